@@ -1,0 +1,92 @@
+"""COVID-19-A (paper §4.1.1): 98 axial slices in COVID-SemiSeg's layout, JPEG images and PNG masks paired by stem."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cbseg.data.scans import SliceData, read_binary_mask, read_grey
+from cbseg.errors import InputError
+
+FOLDERS = {
+    "train": Path("Dataset/TrainingSet/LungInfection-Train/Doctor-label"),
+    "test": Path("Dataset/TestingSet/LungInfection-Test"),
+}
+_PICTURES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class SliceScan:
+    """A scan of which one slice was published."""
+
+    name: str
+    subset: str
+    image: Path
+    mask: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image and its mask."""
+        return self.image, self.mask
+
+    def read(self) -> Iterator[SliceData]:
+        """The one slice.
+
+        Raises:
+            InputError: If a file is bad, or image and mask differ in size.
+        """
+        image, mask = read_grey(self.image), read_binary_mask(self.mask)
+        if image.shape != mask.shape:
+            raise InputError(
+                f"{self.mask}: is {mask.shape[1]} × {mask.shape[0]} pixels, its image {self.image.name} "
+                f"{image.shape[1]} × {image.shape[0]}; a mask has its image's size. Are they a pair?"
+            )
+        yield SliceData(self.name, image, mask)
+
+
+def find_scans(root: str | Path) -> list[SliceScan]:
+    """Pair the images and masks below a folder; reads names only.
+
+    Args:
+        root: Holds ``Dataset/TrainingSet/…`` and ``Dataset/TestingSet/…``, or is that ``Dataset`` itself.
+
+    Returns:
+        Training scans, then test scans, each sorted by file name as text.
+
+    Raises:
+        InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"data.root={root}: no such folder; put COVID-19-A there or give its place with data.root=<folder>")
+    if not (root / "Dataset").is_dir() and (root / "TrainingSet").is_dir():
+        root = root.parent
+    return [scan for subset, folder in FOLDERS.items() for scan in _pair(root / folder, subset)]
+
+
+def _pair(folder: Path, subset: str) -> list[SliceScan]:
+    images, masks = (_by_stem(folder / name) for name in ("Imgs", "GT"))
+    for have, lack, what in ((images, masks, "mask"), (masks, images, "image")):
+        lonely = sorted(set(have) - set(lack))
+        if lonely:
+            place = folder / ("GT" if what == "mask" else "Imgs")
+            others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+            raise InputError(f"{have[lonely[0]]}{others}: has no {what}; add {place / lonely[0]}.png or remove the file")
+    return [SliceScan(f"{subset}-{stem}", subset, images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; COVID-19-A is {', '.join(f'{path}/{{Imgs,GT}}' for path in FOLDERS.values())} "
+            "below data.root"
+        )
+    pictures: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
+            if path.stem in pictures:
+                raise InputError(f"{path}: {pictures[path.stem].name} has the same stem; keep one of them")
+            pictures[path.stem] = path
+    if not pictures:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(_PICTURES)}); put COVID-19-A's there")
+    return pictures

@@ -1,0 +1,212 @@
+"""One LightningDataModule for every dataset and split; the configs in ``conf/data`` say which."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cbseg.data.scans import Scan
+from cbseg.data.splits import Split
+from cbseg.data.store import SliceInfo, SliceStore, prepare
+from cbseg.errors import InputError, check_choice
+from cbseg.points import resize_points, sample_points, slice_seed
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Grey values to what an ImageNet network expects (paper §4.1.1).
+
+    Shape:
+        - image: :math:`(B, H, W)` uint8; output: :math:`(B, 3, H, W)` float32.
+    """
+    mean, std = (torch.tensor(x, device=image.device).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image[:, None].float() / 255 - mean) / std
+
+
+class PointAnnotator:
+    """Makes each slice's point annotation from its native mask; a pure function of mask, name and settings.
+
+    Args:
+        sampler: See :func:`cbseg.points.sample_points`.
+        seed: Another seed, other points.
+        seed_per_slice: Whether each slice draws its own background points, or all draw with the same seed.
+        empty: What a slice without regions gives, ``background`` or ``ignore``.
+
+    Raises:
+        InputError: If the sampler or ``empty`` does not exist.
+    """
+
+    def __init__(self, sampler: str, seed: int, seed_per_slice: bool, empty: str) -> None:
+        sample_points(torch.zeros(1, 1, dtype=torch.uint8).numpy(), sampler, seed, empty)  # refuses what does not exist
+        self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
+
+    def __call__(self, store: SliceStore, i: int) -> Tensor:
+        """The points of slice ``i`` at training size, (H, W) uint8."""
+        seed = slice_seed(self.seed, store.slices[i].name) if self.seed_per_slice else self.seed
+        points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
+        return torch.from_numpy(resize_points(points, store.images.shape[1:]))
+
+
+class TrainingSet(Dataset[dict[str, Any]]):
+    """Slices at training size: ``image``, ``mask`` and ``points`` (H, W) uint8, and ``name``."""
+
+    def __init__(self, store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> None:
+        self.store, self.indices = store, indices
+        self.points = [annotate(store, i) for i in indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        i = self.indices[k]
+        return {
+            "image": torch.from_numpy(self.store.images[i].copy()),
+            "mask": torch.from_numpy(self.store.masks[i].copy()),
+            "points": self.points[k],
+            "name": self.store.slices[i].name,
+        }
+
+
+class EvaluationSet(Dataset[dict[str, Any]]):
+    """Slices to score: ``image`` (H, W) uint8 at training size, ``mask`` uint8 at native size, ``index`` in the store."""
+
+    def __init__(self, store: SliceStore, indices: Sequence[int]) -> None:
+        self.store, self.indices = store, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        i = self.indices[k]
+        image, mask = self.store.images[i].copy(), self.store.native_mask(i).copy()
+        return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask), "index": i}
+
+
+def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, its sizes differ."""
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "mask": [item["mask"] for item in items],
+        "index": [item["index"] for item in items],
+    }
+
+
+class EpochSampler(Sampler[int]):
+    """A shuffle that depends on seed and epoch alone, so that a resumed run sees what it would have seen.
+
+    Args:
+        size: Number of slices.
+        samples: Draws an epoch, with replacement; ``None`` for each slice once.
+        seed: The run's seed.
+    """
+
+    def __init__(self, size: int, samples: int | None, seed: int) -> None:
+        self.size, self.samples, self.seed = size, samples, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size if self.samples is None else self.samples
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(slice_seed(self.seed, f"epoch {self.epoch}") >> 1)
+        if self.samples is None:
+            yield from torch.randperm(self.size, generator=generator).tolist()
+        else:
+            yield from torch.randint(self.size, (self.samples,), generator=generator).tolist()
+
+
+class SliceDataModule(pl.LightningDataModule):
+    """Prepares a dataset's store, splits it, annotates the training slices and batches.
+
+    Args:
+        name: The dataset's name.
+        root: Where its files lie.
+        find_scans: ``find_scans(root)`` gives its scans.
+        split: ``split(slices)`` gives its parts.
+        annotate: Makes the training slices' points.
+        store: Where prepared datasets are kept.
+        image_size: Height and width in training, or one number for both, pixels.
+        batch_size: Slices a batch.
+        num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.
+        epoch: Samples an epoch: ``once``, every training slice once; or ``released``, twice the size of the test set,
+            with replacement, as the authors' code does.
+        seed: Decides the order of the training slices.
+        generate: ``generate(root)`` makes the files first, if given: the phantom.
+
+    Raises:
+        InputError: If a setting is impossible; from :meth:`setup`, if the data is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        find_scans: Callable[[Path], Sequence[Scan]],
+        split: Callable[[Sequence[SliceInfo]], Split],
+        annotate: PointAnnotator,
+        store: str,
+        image_size: int | Sequence[int] = 352,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        epoch: str = "once",
+        seed: int = 0,
+        generate: Callable[[Path], None] | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("data.epoch", epoch, ["once", "released"])
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(size) != 2 or min(size) < 32:
+            raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
+        if batch_size < 1:
+            raise InputError(f"data.batch_size={batch_size}: at least 1")
+        self.name, self.root, self.store_root = name, Path(root), Path(store)
+        self.find_scans, self.split_slices, self.annotate, self.generate = find_scans, split, annotate, generate
+        self.image_size: tuple[int, int] = (size[0], size[1])
+        self.batch_size, self.num_workers, self.epoch, self.seed = batch_size, num_workers, epoch, seed
+        self.store: SliceStore
+        self.split: Split
+
+    def setup(self, stage: str | None = None) -> None:
+        """Prepare the store if it is not there, open it, split it and annotate; once, whatever the stage."""
+        if hasattr(self, "store"):
+            return
+        if self.generate is not None:
+            self.generate(self.root)
+        self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.name))
+        self.split = self.split_slices(self.store.slices)
+        self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of the training slices, shuffled."""
+        samples = None if self.epoch == "once" else 2 * len(self.split.test)
+        sampler = EpochSampler(len(self.training_set), samples, self.seed)
+        return DataLoader(self.training_set, self.batch_size, sampler=sampler, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of the validation slices."""
+        return self._evaluation(self.split.val)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of the test slices."""
+        return self._evaluation(self.split.test)
+
+    def _evaluation(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            EvaluationSet(self.store, indices),
+            self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate_evaluation,
+        )
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Normalise on the device: only one byte a pixel travels."""
+        return batch | {"image": normalise(batch["image"])}

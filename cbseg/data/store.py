@@ -1,0 +1,163 @@
+"""The prepared slices: built once for each dataset and image size, whole or not at all, and read memory-mapped."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.progress import track
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from cbseg.data.scans import Scan
+from cbseg.errors import InputError
+from cbseg.points import find_regions
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # raise it when the files below mean something else: old stores are then built anew
+_INDEX, _IMAGES, _MASKS, _NATIVE = "index.json", "images.u8", "masks.u8", "native_masks.u8"
+
+
+@dataclass(frozen=True)
+class SliceInfo:
+    """What the store knows of a slice without reading it.
+
+    Attributes:
+        name: Unique in its dataset.
+        scan: The scan's name.
+        subset: The part that the publisher put it in, or empty.
+        position: Its place in the scan, from 0.
+        shape: Height and width of the native mask, pixels.
+        regions: Number of infected regions, 8-connected, in the native mask.
+        offset: Where the native mask begins in its file, bytes.
+    """
+
+    name: str
+    scan: str
+    subset: str
+    position: int
+    shape: tuple[int, int]
+    regions: int
+    offset: int
+
+
+class SliceStore:
+    """A prepared dataset on disk.
+
+    Args:
+        folder: Made by :func:`prepare`.
+
+    Attributes:
+        slices: One :class:`SliceInfo` a slice.
+        images: :math:`(N, H, W)` uint8 at training size, memory-mapped.
+        masks: :math:`(N, H, W)` uint8 at training size, memory-mapped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / _INDEX).read_text())
+        self.slices = [SliceInfo(**{**item, "shape": tuple(item["shape"])}) for item in index["slices"]]
+        shape = (len(self.slices), *index["image_size"])
+        self.images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
+        self.masks = np.memmap(folder / _MASKS, np.uint8, "r", shape=shape)
+        self._native = np.memmap(folder / _NATIVE, np.uint8, "r")
+
+    def native_mask(self, i: int) -> NDArray[np.uint8]:
+        """The mask of slice ``i`` at its native size.
+
+        Shape:
+            - output: :math:`(H, W)`, ``slices[i].shape``.
+        """
+        item = self.slices[i]
+        height, width = item.shape
+        return self._native[item.offset : item.offset + height * width].reshape(item.shape)
+
+    def statistics(self) -> dict[str, int]:
+        """The columns of the paper's Table 1."""
+        return {
+            "cases": len({item.scan for item in self.slices}),
+            "slices": len(self.slices),
+            "slices_with_infections": sum(item.regions > 0 for item in self.slices),
+            "infected_regions": sum(item.regions for item in self.slices),
+        }
+
+
+def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, name: str) -> Path:
+    """Build a store unless it is there: images resized bilinearly, masks to nearest, native masks kept.
+
+    The folder appears by one rename when all is written, so a killed or failed build leaves nothing that is ever read.
+    Processes that prepare at once wait for the first.
+
+    Args:
+        scans: What to prepare, in the order to keep.
+        image_size: Height and width in training, pixels.
+        parent: Where stores lie.
+        name: The dataset's name.
+
+    Returns:
+        The store's folder, named after the dataset and a fingerprint of the files' contents and of the settings.
+
+    Raises:
+        InputError: If a scan cannot be read, or the store cannot be written.
+    """
+    folder = parent / f"{name}-{_fingerprint(scans, image_size)}"
+    if (folder / _INDEX).is_file():
+        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / _INDEX).is_file():
+                part = folder.with_suffix(".part")
+                shutil.rmtree(part, ignore_errors=True)  # a killed build's: we hold the lock
+                try:
+                    part.mkdir()
+                    _build(scans, image_size, part)
+                    part.rename(folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+                log.info("%s: prepared %d scans in %s", name, len(scans), folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); free some space or set store=<another folder>") from error
+    return folder
+
+
+def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
+    digest = hashlib.sha256(repr((_FORMAT, image_size)).encode())
+    for scan in scans:
+        digest.update(repr((scan.name, scan.subset)).encode())
+        for path in scan.files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _build(scans: Sequence[Scan], image_size: tuple[int, int], folder: Path) -> None:
+    slices: list[SliceInfo] = []
+    offset = 0
+    with (
+        (folder / _IMAGES).open("wb") as images,
+        (folder / _MASKS).open("wb") as masks,
+        (folder / _NATIVE).open("wb") as native,
+    ):
+        for scan in track(scans, "preparing slices", transient=True):
+            for position, (name, image, mask) in enumerate(scan.read()):
+                images.write(_resized(image, image_size, InterpolationMode.BILINEAR).tobytes())
+                masks.write(_resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
+                native.write(mask.tobytes())
+                regions = find_regions(mask)[1]
+                slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
+                offset += mask.size
+    index = {"image_size": image_size, "slices": [dataclasses.asdict(item) for item in slices]}
+    (folder / _INDEX).write_text(json.dumps(index))
+
+
+def _resized(x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode) -> NDArray[np.uint8]:
+    return resize(torch.tensor(x)[None], list(size), interpolation, antialias=True)[0].numpy()

@@ -1,0 +1,90 @@
+"""CB, the consistency-based loss (paper §3, eq. 1 and 3, Alg. 1), around any supervised loss."""
+
+import torch
+from torch import Tensor, nn
+
+from cbseg.errors import InputError, check_choice
+from cbseg.losses.base import Batch, Net, SupervisedLoss, Terms, with_total
+from cbseg.transforms import RandomFlipRotation, apply_each
+
+
+def consistency_loss(first: Tensor, second: Tensor, compare: str = "probs") -> Tensor:
+    r"""How far two aligned outputs of the network are apart (paper, eq. 3).
+
+    .. math:: L_C = \frac{1}{|\Omega|} \sum_{j \in \Omega} |t(f_\theta(X))_j - f_\theta(t(X))_j|
+
+    averaged over classes and images. With two classes and ``probs`` that is the mean difference of the probability
+    of infection.
+
+    Args:
+        first: The transformed logits of the image, :math:`t(f_\theta(X))`.
+        second: The logits of the transformed image, :math:`f_\theta(t(X))`.
+        compare: ``probs`` or ``logits``.
+
+    Shape:
+        - first, second: :math:`(B, C, H, W)`; output: scalar.
+
+    Raises:
+        ValueError: If the shapes differ; the message gives both.
+
+    >>> consistency_loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)).item()
+    0.0
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"the two views' logits differ in shape: {tuple(first.shape)} and {tuple(second.shape)}")
+    if compare == "probs":
+        first, second = first.softmax(1), second.softmax(1)
+    return (first - second).abs().mean()
+
+
+class Consistency(nn.Module):
+    r"""A supervised loss on an image and on its transformed view, plus λ times their inconsistency (eq. 1, Alg. 1).
+
+    .. math:: L = L_P(X, Y) + L_P(t(X), t(Y)) + \lambda\, L_C(X), \qquad t \sim T
+
+    Both views go through the network as one batch, and gradients flow through both. ``Consistency(PointLoss(), …)``
+    is CB + PL; around an LCFCN loss it is CB-LCFCN (§4.4).
+
+    Args:
+        supervised: The loss of each view.
+        transforms: The set T, from which each image draws its own transform.
+        weight: λ.
+        compare: What is compared, ``probs`` or ``logits``.
+
+    Raises:
+        InputError: If λ is negative or ``compare`` does not exist.
+    """
+
+    def __init__(
+        self,
+        supervised: SupervisedLoss,
+        transforms: RandomFlipRotation,
+        weight: float = 1.0,
+        compare: str = "probs",
+    ) -> None:
+        super().__init__()
+        check_choice("loss.compare", compare, ["probs", "logits"])
+        if not weight >= 0:
+            raise InputError(f"loss.weight={weight}: λ must be 0 or more")
+        self.supervised = supervised
+        self.transforms = transforms
+        self.weight = weight
+        self.compare = compare
+
+    def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        """The supervised terms, summed over both views, and ``consistency`` (times λ); ``inconsistency`` is without λ.
+
+        Args:
+            net: Images (B, 3, H, W) to logits (B, C, H, W).
+            batch: ``image``, ``mask``, ``points``.
+            generator: Draws the transforms.
+        """
+        transforms = self.transforms.sample(len(batch["image"]), generator)
+        view = {key: apply_each(transforms, batch[key]) for key in ("image", "mask", "points")}
+        logits, view_logits = net(torch.cat([batch["image"], view["image"]])).chunk(2)
+        terms, view_terms = self.supervised.terms(logits, batch), self.supervised.terms(view_logits, view)
+        inconsistency = consistency_loss(apply_each(transforms, logits), view_logits, self.compare)
+        total = with_total(
+            {name: terms[name] + view_terms[name] for name in terms} | {"consistency": self.weight * inconsistency}
+        )
+        return total | {"inconsistency": inconsistency.detach()}

@@ -1,0 +1,68 @@
+"""Full supervision: weighted cross-entropy and weighted IoU (paper §4.2; F3Net, Wei et al. 2019, eq. 3 and 5)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
+
+_WINDOW = 31  # pixels; F3Net's neighbourhood for the weight
+
+
+def _foreground_logits(logits: Tensor) -> Tensor:
+    """Each foreground class's log-odds against all other classes: sigmoid of it is the softmax probability."""
+    others = [torch.cat([logits[:, :c], logits[:, c + 1 :]], 1).logsumexp(1) for c in range(1, logits.shape[1])]
+    return logits[:, 1:] - torch.stack(others, 1)
+
+
+def weighted_bce_iou_terms(logits: Tensor, mask: Tensor) -> Terms:
+    """The two terms of :func:`weighted_bce_iou_loss`, ``bce`` and ``iou``."""
+    check_shapes(logits, mask, "mask")
+    odds = _foreground_logits(logits)
+    y = torch.stack([mask == c for c in range(1, logits.shape[1])], 1).to(odds.dtype)
+    weight = 1 + 5 * (F.avg_pool2d(y, _WINDOW, stride=1, padding=_WINDOW // 2) - y).abs()
+    p = odds.sigmoid()
+    bce = F.binary_cross_entropy_with_logits(odds, y, reduction="none")
+    over = (2, 3)
+    intersection = (weight * p * y).sum(over)
+    union = (weight * (p + y - p * y)).sum(over)
+    return {
+        "bce": ((weight * bce).sum(over) / weight.sum(over)).mean(),
+        "iou": (1 - (intersection + 1) / (union + 1)).mean(),
+    }
+
+
+def weighted_bce_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    r"""Weighted binary cross-entropy plus weighted IoU (F3Net, eq. 3 and 5).
+
+    .. math::
+        w = 1 + 5\,|\mathrm{avgpool}_{31}(y) - y|, \qquad
+        L = \frac{\sum w \cdot \mathrm{bce}(p, y)}{\sum w}
+            + 1 - \frac{\sum w\,p\,y + 1}{\sum w\,(p + y - p\,y) + 1}
+
+    per image, then the mean over images; with more than two classes also over the foreground classes, each against
+    the rest. Pixels outside the image count as background in the average pool.
+
+    Args:
+        logits: Raw scores.
+        mask: The class of every pixel, 0 for background.
+
+    Shape:
+        - logits: :math:`(B, C, H, W)`; mask: :math:`(B, H, W)`; output: scalar.
+
+    Raises:
+        ValueError: If the spatial shapes differ; the message gives both.
+
+    >>> sure = torch.tensor([[-20.0, 20.0]]).reshape(1, 2, 1, 1).expand(1, 2, 4, 4)
+    >>> round(weighted_bce_iou_loss(sure, torch.ones(1, 4, 4, dtype=torch.long)).item(), 4)
+    0.0
+    """
+    return torch.stack(list(weighted_bce_iou_terms(logits, mask).values())).sum()
+
+
+class WeightedBCEIoULoss(SupervisedLoss):
+    """:func:`weighted_bce_iou_loss` as a module."""
+
+    def terms(self, logits: Tensor, batch: Batch) -> Terms:
+        """Two terms, ``bce`` and ``iou``."""
+        return weighted_bce_iou_terms(logits, batch["mask"])

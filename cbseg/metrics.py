@@ -1,0 +1,109 @@
+"""Dataset-level segmentation scores (paper §4.1.2) as torchmetrics."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_stat_scores
+
+SCORES = ("dice", "iou", "ppv", "sens", "spec")
+COUNTS = ("tp", "fp", "fn", "tn")
+
+_WHY_UNDEFINED = {
+    "dice": "neither truth nor prediction holds infection (TP + FP + FN = 0)",
+    "iou": "neither truth nor prediction holds infection (TP + FP + FN = 0)",
+    "ppv": "nothing was predicted as infection (TP + FP = 0)",
+    "sens": "the truth holds no infection (TP + FN = 0)",
+    "spec": "the truth holds no background (TN + FP = 0)",
+}
+
+
+def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
+    r"""Scores from pixel counts (paper §4.1.2).
+
+    .. math::
+        \mathrm{dice} = \frac{2TP}{2TP + FP + FN},\;
+        \mathrm{iou} = \frac{TP}{TP + FP + FN},\;
+        \mathrm{ppv} = \frac{TP}{TP + FP},\;
+        \mathrm{sens} = \frac{TP}{TP + FN},\;
+        \mathrm{spec} = \frac{TN}{TN + FP}
+
+    With several foreground classes, the mean over them. A score whose denominator is 0 is NaN;
+    :func:`undefined_scores` says why.
+
+    Args:
+        counts: TP, FP, FN and TN of each foreground class.
+
+    Shape:
+        - counts: :math:`(4, K)`; each score: scalar, float64.
+
+    >>> {name: round(score.item(), 2) for name, score in segmentation_scores(torch.tensor([[2], [1], [1], [6]])).items()}
+    {'dice': 0.67, 'iou': 0.5, 'ppv': 0.67, 'sens': 0.67, 'spec': 0.86}
+    """
+    tp, fp, fn, tn = counts.double()
+    scores = {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "iou": tp / (tp + fp + fn),
+        "ppv": tp / (tp + fp),
+        "sens": tp / (tp + fn),
+        "spec": tn / (tn + fp),
+    }
+    return {name: score.mean() for name, score in scores.items()}
+
+
+def undefined_scores(scores: dict[str, Tensor]) -> dict[str, str]:
+    """The reason for each score that is NaN.
+
+    >>> undefined_scores({"dice": torch.tensor(0.5), "sens": torch.tensor(float("nan"))})
+    {'sens': 'the truth holds no infection (TP + FN = 0)'}
+    """
+    return {name: _WHY_UNDEFINED[name] for name, score in scores.items() if score.isnan()}
+
+
+class SegmentationScores(Metric):
+    """Dice, IoU, PPV, sensitivity and specificity over all pixels of a dataset (paper §4.1.2).
+
+    TP, FP, FN and TN add up over images, batches and processes; the scores come from the sums.
+
+    Args:
+        num_classes: Classes with background. The scores are means over the foreground classes.
+
+    Shape:
+        - update: pred_mask and mask, both :math:`(B, H, W)` integer; compute: a scalar for each of
+          ``dice iou ppv sens spec``.
+
+    >>> metric = SegmentationScores()
+    >>> metric.update(torch.tensor([[[1, 1], [0, 0]]]), torch.tensor([[[1, 0], [0, 0]]]))
+    >>> metric.compute()["ppv"].item()
+    0.5
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("counts", torch.zeros(4, num_classes - 1, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, pred_mask: Tensor, mask: Tensor) -> None:
+        """Count a batch's pixels.
+
+        Raises:
+            ValueError: If the shapes differ, or a value is no class.
+        """
+        if pred_mask.shape != mask.shape:
+            raise ValueError(f"pred_mask {tuple(pred_mask.shape)} and mask {tuple(mask.shape)} differ in shape")
+        if pred_mask.is_floating_point() or mask.is_floating_point():
+            raise ValueError(f"masks are integer, not {pred_mask.dtype} and {mask.dtype}")
+        if mask.numel() and max(int(mask.max()), int(pred_mask.max())) >= self.num_classes:
+            raise ValueError(f"a mask holds a class of {self.num_classes} or more")
+        tp, fp, tn, fn, _ = multiclass_stat_scores(
+            pred_mask.long(), mask.long(), self.num_classes, average=None, validate_args=False
+        ).unbind(-1)
+        self.counts += torch.stack([tp, fp, fn, tn])[:, 1:]
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far; see :func:`segmentation_scores`."""
+        return segmentation_scores(self.counts)

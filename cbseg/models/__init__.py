@@ -1,0 +1,1 @@
+"""Networks: image (B, 3, H, W) to logits (B, C, H, W)."""

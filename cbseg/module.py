@@ -1,0 +1,111 @@
+"""SegmentationModule: the network, the loss, the scores and the optimiser; it knows nothing of files."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbseg.metrics import SegmentationScores, segmentation_scores
+from cbseg.points import slice_seed
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message names the epoch, the terms and the batch's slices."""
+
+
+def predict_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample logits to a mask's native size, then take each pixel's likeliest class.
+
+    Shape:
+        - logits: :math:`(C, H, W)`; output: ``size``, int64.
+    """
+    return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0].argmax(0)
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network with a loss, selects by validation Dice, and scores at native size.
+
+    Args:
+        net: Images (B, 3, H, W) to logits (B, C, H, W).
+        loss: ``loss(net, batch, generator)`` gives its terms, and their total under ``loss``.
+        optimizer: ``optimizer(params)`` gives the optimiser.
+        num_classes: C.
+        seed: Decides the transforms drawn at each step, together with the step alone, so that a resumed run draws
+            what it would have drawn.
+
+    Attributes:
+        test_counts: After testing, the scores' raw counts by the slice's index in the store.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        num_classes: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net, self.loss = net, loss
+        self.optimizer = optimizer
+        self.num_classes, self.seed = num_classes, seed
+        self.val_scores = SegmentationScores(num_classes)
+        self.test_counts: dict[int, Tensor] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits."""
+        return self.net(image)  # type: ignore[no-any-return]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser over all parameters."""
+        return self.optimizer(self.parameters())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One step of Alg. 1.
+
+        Raises:
+            NonFiniteLossError: If the loss is not finite, before it reaches the weights.
+        """
+        step = f"step {self.global_step} of process {self.global_rank}"
+        generator = torch.Generator().manual_seed(slice_seed(self.seed, step) >> 1)
+        terms: dict[str, Tensor] = self.loss(self.net, batch, generator)
+        if not terms["loss"].isfinite():
+            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+            raise NonFiniteLossError(
+                f"the loss is not finite in epoch {self.current_epoch} ({values}), on the slices "
+                f"{', '.join(batch['name'])}. best.ckpt keeps the best weights so far; look at these slices, lower "
+                "optim.lr or set trainer.precision=32-true"
+            )
+        averages = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(averages, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        return terms["loss"]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Score a batch of slices, each at its native size."""
+        for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True):
+            self.val_scores.update(predict_mask(logits, mask.shape), mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the dataset-level scores as ``val/dice`` and so on."""
+        scores = self.val_scores.compute()
+        self.log_dict({f"val/{name}": score.float() for name, score in scores.items()})
+        self.val_scores.reset()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[int, Tensor]:
+        """Count each slice apart, and give its predicted mask by index, for pictures."""
+        predictions = {}
+        for logits, mask, index in zip(self(batch["image"]), batch["mask"], batch["index"], strict=True):
+            prediction = predict_mask(logits, mask.shape)
+            scores = SegmentationScores(self.num_classes).to(self.device)
+            scores.update(prediction, mask)
+            self.test_counts[index] = scores.counts.cpu()
+            predictions[index] = prediction
+        return predictions
+
+    def on_test_epoch_end(self) -> None:
+        """Log the dataset-level scores as ``test/dice`` and so on."""
+        scores = segmentation_scores(torch.stack(list(self.test_counts.values())).sum(0))
+        self.log_dict({f"test/{name}": score.float() for name, score in scores.items()})

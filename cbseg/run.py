@@ -1,0 +1,204 @@
+"""The entry point: one composed config in, one finished run folder out.
+
+``python -m cbseg.run loss=pl data=covidA`` is one run; ``-m`` and commas make it a sweep.
+"""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+import wandb
+from cbseg.errors import InputError
+from cbseg.metrics import COUNTS, segmentation_scores, undefined_scores
+from cbseg.module import NonFiniteLossError, SegmentationModule
+from cbseg.overlays import SliceRecorder
+from cbseg.tracking import (
+    CONFIG,
+    METRICS,
+    environment,
+    is_finished,
+    is_free,
+    run_folder,
+    set_aside,
+    settings_name,
+    wandb_logger,
+    write_json,
+)
+
+CONF = Path(__file__).parent.parent / "conf"
+
+log = logging.getLogger("cbseg")
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config of one run, with Hydra's own under ``hydra``."""
+    inside_app = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside_app else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides), return_hydra_config=True)
+
+
+def effective_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those of a run's overrides that change its config and are not free."""
+
+    def plain(some: Sequence[str]) -> DictConfig:
+        config = compose(some)
+        return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+    whole = plain(overrides)
+    return [o for o in overrides if not is_free(o) and plain([other for other in overrides if other != o]) != whole]
+
+
+def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
+    """Train, select by validation Dice, test once, and leave a run folder behind.
+
+    Args:
+        config: The composed config.
+        data: The name of its data config.
+        loss: The name of its loss config.
+        overrides: The overrides that it was composed with.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: If a setting or the data is bad.
+        NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
+    """
+    settings = settings_name(effective_overrides(overrides))
+    folder = run_folder(config.runs, data, loss, config.seed, settings)
+    if not config.rerun and is_finished(folder, config):
+        log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
+        return folder
+
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = instantiate(config.data)
+    module = SegmentationModule(
+        instantiate(config.model), instantiate(config.loss), instantiate(config.optim), config.model.num_classes, config.seed
+    )
+    datamodule.setup()
+    parts = ", ".join(f"{len(indices)} {part}" for part, indices in datamodule.split._asdict().items())
+    log.info("%s: slices %s", folder, parts)
+
+    set_aside(folder)
+    folder.mkdir(parents=True)
+    OmegaConf.save(config, folder / CONFIG, resolve=True)
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    if config.logger:
+        loggers.append(wandb_logger(folder, data, loss, config.seed, settings, config, **config.logger))
+    selection = config.selection
+    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
+    timer = Timer()
+    callbacks = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
+    if config.trainer.get("enable_progress_bar", True):
+        callbacks.append(RichProgressBar(leave=False))
+    if selection.patience is not None:
+        callbacks.append(EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience))
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    started = time.monotonic()
+    try:
+        trainer.fit(module, datamodule=datamodule)
+        epochs = trainer.current_epoch
+        checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        module.load_state_dict(checkpoint["state_dict"])
+        trainer.test(module, datamodule=datamodule, verbose=False)
+    finally:
+        wandb.finish()
+    seen = len(datamodule.train_dataloader().sampler) * epochs
+    metrics = {
+        "data": data,
+        "loss": loss,
+        "seed": config.seed,
+        "settings": settings,
+        "status": "finished",
+        **test_scores(module.test_counts, datamodule.store.slices),
+        "val": {selection.monitor: float(best.best_model_score)},
+        "best_epoch": checkpoint["epoch"],
+        "epochs": epochs,
+        "seconds": round(time.monotonic() - started, 2),
+        "images_per_second": round(seen / timer.time_elapsed("train"), 2),
+        "split": {part: len(indices) for part, indices in datamodule.split._asdict().items()},
+        "dataset": datamodule.store.statistics(),
+        **environment(),
+    }
+    write_json(folder / METRICS, metrics)
+    scores = " ".join(f"{name} {_shown(score)}" for name, score in metrics["test"].items())
+    log.info("%s: test %s (best epoch %d of %d, %.0f s)", folder, scores, metrics["best_epoch"] + 1, epochs, metrics["seconds"])
+    return folder
+
+
+def test_scores(counts: dict[int, torch.Tensor], slices: Sequence[Any]) -> dict[str, Any]:
+    """What ``metrics.json`` says of the test set: scores, why some are undefined, and raw counts, overall and by scan."""
+    scans: dict[str, torch.Tensor] = {}
+    for index, count in counts.items():
+        scan = slices[index].scan
+        scans[scan] = scans.get(scan, torch.zeros_like(count)) + count
+    total = torch.stack(list(scans.values())).sum(0)
+    scores = segmentation_scores(total)
+
+    def named(count: torch.Tensor) -> dict[str, Any]:
+        # one number a count for the paper's two classes; one for each foreground class where there are more
+        return dict(zip(COUNTS, (count[:, 0] if count.shape[1] == 1 else count).tolist(), strict=True))
+
+    return {
+        "test": {name: score.item() for name, score in scores.items()},
+        "undefined": undefined_scores(scores),
+        "counts": named(total),
+        "scans": {scan: named(count) for scan, count in scans.items()},
+    }
+
+
+def _shown(score: float) -> str:
+    return "undefined" if score != score else f"{score:.3f}"
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _hydra_main(config: DictConfig) -> str:
+    chosen = HydraConfig.get()
+    choices = chosen.runtime.choices
+    return str(run(config, choices["data"], choices["loss"], list(chosen.overrides.task)))
+
+
+def _explained(error: ConfigCompositionException) -> str:
+    """Hydra's message, and for a misspelt key the keys that exist beside it."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+        exist = ", ".join(str(key) for key in cause.parent_node)
+        where = str(cause.full_key).rpartition(".")[0] or "the config"
+        return f"{error}\n{cause.full_key} does not exist; {where} has: {exist}"
+    return str(error)
+
+
+def main() -> None:
+    """Run the command line; bad input ends it with one clear message and exit code 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing its own digest
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    try:
+        _hydra_main()
+    except ConfigCompositionException as error:
+        sys.exit(f"error: {_explained(error)}")
+    except (InputError, NonFiniteLossError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
