@@ -25,7 +25,7 @@ FREE_KEYS = ("data", "loss", "seed", "runs", "store", "rerun", "logger", "data.n
 """Keys that do not tell settings apart: they have a folder of their own, or change no result."""
 
 _LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scipy", "scikit-image", "hydra-core")
-_LONGEST = 120
+_LONGEST = 160
 
 
 def is_free(override: str) -> bool:
@@ -42,7 +42,7 @@ def settings_name(overrides: Iterable[str]) -> str:
     >>> settings_name(["trainer.max_epochs=3", "experiment=demo"])
     'experiment=demo,trainer.max_epochs=3'
     >>> settings_name(["data.root=/mnt/covid a"])
-    'data.root=covid_a-55d2a8'
+    'data.root=covid_a-dd11fe'
     """
     whole = ",".join(sorted(override.lstrip("+") for override in overrides))
     short = ",".join(re.sub(r"=.*/", "=", override.lstrip("+").rstrip("/")) for override in sorted(overrides, key=lambda o: o.lstrip("+")))
