@@ -36,7 +36,8 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
     Shape:
         - counts: :math:`(4, K)`; each score: scalar, float64.
 
-    >>> {name: round(score.item(), 2) for name, score in segmentation_scores(torch.tensor([[2], [1], [1], [6]])).items()}
+    >>> scores = segmentation_scores(torch.tensor([[2], [1], [1], [6]]))
+    >>> {name: round(score.item(), 2) for name, score in scores.items()}
     {'dice': 0.67, 'iou': 0.5, 'ppv': 0.67, 'sens': 0.67, 'spec': 0.86}
     """
     tp, fp, fn, tn = counts.double()

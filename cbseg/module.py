@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbseg.metrics import SegmentationScores, segmentation_scores
-from cbseg.points import slice_seed
+from cbseg.seeds import derived_seed
 
 
 class NonFiniteLossError(RuntimeError):
@@ -57,7 +57,7 @@ class SegmentationModule(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""
-        return self.net(image)  # type: ignore[no-any-return]
+        return self.net(image)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser over all parameters."""
@@ -70,7 +70,7 @@ class SegmentationModule(pl.LightningModule):
             NonFiniteLossError: If the loss is not finite, before it reaches the weights.
         """
         step = f"step {self.global_step} of process {self.global_rank}"
-        generator = torch.Generator().manual_seed(slice_seed(self.seed, step) >> 1)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, step))
         terms: dict[str, Tensor] = self.loss(self.net, batch, generator)
         if not terms["loss"].isfinite():
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
@@ -94,8 +94,8 @@ class SegmentationModule(pl.LightningModule):
         self.log_dict({f"val/{name}": score.float() for name, score in scores.items()})
         self.val_scores.reset()
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[int, Tensor]:
-        """Count each slice apart, and give its predicted mask by index, for pictures."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, dict[int, Tensor]]:
+        """Count each slice apart, and give the predicted masks by index, for pictures."""
         predictions = {}
         for logits, mask, index in zip(self(batch["image"]), batch["mask"], batch["index"], strict=True):
             prediction = predict_mask(logits, mask.shape)
@@ -103,7 +103,7 @@ class SegmentationModule(pl.LightningModule):
             scores.update(prediction, mask)
             self.test_counts[index] = scores.counts.cpu()
             predictions[index] = prediction
-        return predictions
+        return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:
         """Log the dataset-level scores as ``test/dice`` and so on."""

@@ -74,7 +74,9 @@ class SliceRecorder(pl.Callback):
         for index in chosen & set(batch["index"]):
             store = data.store
             height, width = store.images.shape[1:]
-            prediction = Image.fromarray(outputs[index].cpu().numpy().astype(np.uint8)).resize((width, height), 0)
+            prediction = Image.fromarray(outputs["predictions"][index].cpu().numpy().astype(np.uint8)).resize(
+                (width, height), 0
+            )
             self._record(
                 store.slices[index].name,
                 image=np.array(store.images[index]),
@@ -85,9 +87,7 @@ class SliceRecorder(pl.Callback):
 
     def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:
         self.folder.mkdir(exist_ok=True)
-        np.savez_compressed(
-            self.folder / f"{name}.npz", image=image, points=points, truth=truth, prediction=prediction
-        )
+        np.savez_compressed(self.folder / f"{name}.npz", image=image, points=points, truth=truth, prediction=prediction)
         figure = Figure(figsize=(10, 3), layout="constrained")
         axes = figure.subplots(1, 4)
         show(axes[0], image, name)

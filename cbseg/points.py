@@ -1,14 +1,15 @@
-"""Point annotations (paper §4.1.1, §4.2): one click a region, and as many on the background, made from masks."""
+"""Point annotations (paper §4.1.1, §4.2): one click a region, as many on the background."""
 
-import hashlib
+import csv
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label, regionprops
 
-from cbseg.errors import check_choice
+from cbseg.errors import InputError, check_choice
 
 IGNORE = 255
 """The value of a pixel that nobody annotated."""
@@ -30,7 +31,7 @@ def _uniform(region: Region, noise: NDArray[np.uint64]) -> int:
 
 
 def _centroid(region: Region, noise: NDArray[np.uint64]) -> int:
-    """The centroid, truncated to a pixel; the region's nearest pixel to it where that lies outside, as in a crescent."""
+    """The centroid, truncated to a pixel; where that lies outside, as in a crescent, the region's nearest pixel."""
     rows, columns = np.nonzero(region)
     row, column = int(rows.mean()), int(columns.mean())
     nearest = np.argmin((rows - row) ** 2 + (columns - column) ** 2)
@@ -56,15 +57,6 @@ def find_regions(mask: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     return label(mask, connectivity=2, return_num=True)
 
 
-def slice_seed(seed: int, name: str) -> int:
-    """A seed for one slice that depends on its name alone: equal on every machine, in every order.
-
-    >>> slice_seed(0, "train-7") == slice_seed(0, "train-7") != slice_seed(0, "train-8")
-    True
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")
-
-
 def sample_points(
     mask: NDArray[np.integer], sampler: str = "distance_transform", seed: int = 0, empty: str = "background"
 ) -> NDArray[np.uint8]:
@@ -77,7 +69,7 @@ def sample_points(
     Args:
         mask: The class of every pixel, 0 for background.
         sampler: Which pixel of a region: ``distance_transform`` (§4.1.1), ``uniform`` (§4.2) or ``centroid``.
-        seed: Decides every draw; see :func:`slice_seed`.
+        seed: Decides every draw; see :func:`cbseg.seeds.derived_seed`.
         empty: What a mask without regions gives: ``background``, every pixel annotated as background (§4.2); or
             ``ignore``, no annotation.
 
@@ -99,7 +91,9 @@ def sample_points(
     check_choice("data.points.empty", empty, ["background", "ignore"])
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.min() < 0 or mask.max() >= IGNORE:
-        raise ValueError(f"a mask is (H, W) with classes from 0 to 254, not {mask.shape} with {mask.min()}…{mask.max()}")
+        raise ValueError(
+            f"a mask is (H, W) with classes from 0 to 254, not {mask.shape} with {mask.min()}…{mask.max()}"
+        )
     labels, count = find_regions(mask)
     points = np.full(mask.shape, IGNORE, np.uint8)
     if count == 0:
@@ -120,6 +114,67 @@ def _grown(box: tuple[slice, slice]) -> tuple[slice, slice]:
     """A bounding box and the pixels around it, in which a region's distance transform is the whole image's."""
     rows, columns = (slice(max(side.start - 1, 0), side.stop + 1) for side in box)
     return rows, columns
+
+
+def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """Read annotations that people made.
+
+    Args:
+        path: A CSV file with the columns ``slice,row,column,class``: a slice's name, a pixel of its native image
+            counted from 0 at the top left, and the class there (0 is background). A slice that was looked at and
+            found healthy has one line with the last three columns empty.
+
+    Returns:
+        Each slice's points as (row, column, class).
+
+    Raises:
+        InputError: If the file is missing or a line is not of this form; the message names the line.
+    """
+    if not path.is_file():
+        raise InputError(f"data.annotate.file={path}: no such file; give a CSV with the columns slice,row,column,class")
+    clicks: dict[str, list[tuple[int, int, int]]] = {}
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        for line in reader:
+            try:
+                here = clicks.setdefault(line["slice"], [])
+                if line["row"] or line["column"] or line["class"]:
+                    here.append((int(line["row"]), int(line["column"]), int(line["class"])))
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {line} is not slice,row,column,class with whole numbers"
+                ) from error
+    return clicks
+
+
+def place_points(
+    clicks: list[tuple[int, int, int]], shape: tuple[int, int], empty: str = "background"
+) -> NDArray[np.uint8]:
+    """Points from coordinates.
+
+    Args:
+        clicks: (row, column, class) of each.
+        shape: The native image's height and width.
+        empty: What a slice without clicks gives; see :func:`sample_points`.
+
+    Shape:
+        - output: ``shape``.
+
+    Raises:
+        ValueError: If a point lies outside the image; the message names it.
+
+    >>> place_points([(0, 1, 1), (1, 0, 0)], (2, 2))
+    array([[255,   1],
+           [  0, 255]], dtype=uint8)
+    """
+    points = np.full(shape, 0 if not clicks and empty == "background" else IGNORE, np.uint8)
+    for row, column, value in clicks:
+        if not (0 <= row < shape[0] and 0 <= column < shape[1] and 0 <= value < IGNORE):
+            raise ValueError(
+                f"the point row {row}, column {column}, class {value} lies outside {shape[0]} rows × {shape[1]} columns"
+            )
+        points[row, column] = value
+    return points
 
 
 def resize_points(points: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+import wandb
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
@@ -25,7 +26,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-import wandb
+from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, segmentation_scores, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
@@ -60,7 +61,7 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
 
     def plain(some: Sequence[str]) -> DictConfig:
         config = compose(some)
-        return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
     whole = plain(overrides)
     return [o for o in overrides if not is_free(o) and plain([other for other in overrides if other != o]) != whole]
@@ -79,7 +80,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         The run's folder.
 
     Raises:
-        InputError: If a setting or the data is bad.
+        InputError: If a setting or the data is bad; nothing was written then.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
     settings = settings_name(effective_overrides(overrides))
@@ -90,12 +91,11 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
 
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = instantiate(config.data)
-    module = SegmentationModule(
-        instantiate(config.model), instantiate(config.loss), instantiate(config.optim), config.model.num_classes, config.seed
-    )
+    net, criterion = instantiate(config.model), instantiate(config.loss)
+    module = SegmentationModule(net, criterion, instantiate(config.optim), config.model.num_classes, config.seed)
     datamodule.setup()
-    parts = ", ".join(f"{len(indices)} {part}" for part, indices in datamodule.split._asdict().items())
-    log.info("%s: slices %s", folder, parts)
+    split = {part: len(indices) for part, indices in datamodule.split._asdict().items()}
+    log.info("%s: %s slices", folder, ", ".join(f"{count} {part}" for part, count in split.items()))
 
     set_aside(folder)
     folder.mkdir(parents=True)
@@ -103,25 +103,13 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
     if config.logger:
         loggers.append(wandb_logger(folder, data, loss, config.seed, settings, config, **config.logger))
-    selection = config.selection
-    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
-    timer = Timer()
-    callbacks = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
-    if config.trainer.get("enable_progress_bar", True):
-        callbacks.append(RichProgressBar(leave=False))
-    if selection.patience is not None:
-        callbacks.append(EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience))
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
     started = time.monotonic()
+    failed = True
     try:
-        trainer.fit(module, datamodule=datamodule)
-        epochs = trainer.current_epoch
-        checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(checkpoint["state_dict"])
-        trainer.test(module, datamodule=datamodule, verbose=False)
+        training = train_and_test(config, module, datamodule, folder, loggers)
+        failed = False
     finally:
-        wandb.finish()
-    seen = len(datamodule.train_dataloader().sampler) * epochs
+        wandb.finish(exit_code=int(failed))
     metrics = {
         "data": data,
         "loss": loss,
@@ -129,23 +117,58 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         "settings": settings,
         "status": "finished",
         **test_scores(module.test_counts, datamodule.store.slices),
-        "val": {selection.monitor: float(best.best_model_score)},
-        "best_epoch": checkpoint["epoch"],
-        "epochs": epochs,
+        **training,
         "seconds": round(time.monotonic() - started, 2),
-        "images_per_second": round(seen / timer.time_elapsed("train"), 2),
-        "split": {part: len(indices) for part, indices in datamodule.split._asdict().items()},
+        "split": split,
         "dataset": datamodule.store.statistics(),
         **environment(),
     }
     write_json(folder / METRICS, metrics)
     scores = " ".join(f"{name} {_shown(score)}" for name, score in metrics["test"].items())
-    log.info("%s: test %s (best epoch %d of %d, %.0f s)", folder, scores, metrics["best_epoch"] + 1, epochs, metrics["seconds"])
+    when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
+    log.info("%s: test %s (%s)", folder, scores, when)
     return folder
 
 
+def train_and_test(
+    config: DictConfig,
+    module: SegmentationModule,
+    datamodule: SliceDataModule,
+    folder: Path,
+    loggers: list[Logger],
+) -> dict[str, Any]:
+    """Fit, then read the test set once with the selected epoch's weights.
+
+    Returns:
+        What ``metrics.json`` says of the training: the selected epoch (from 1), its validation score, and the speed.
+    """
+    selection = config.selection
+    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
+    timer = Timer()
+    callbacks = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
+    if config.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar(leave=False))
+    if selection.patience is not None:
+        callbacks.append(EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience))
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+
+    trainer.fit(module, datamodule=datamodule)
+    epochs = trainer.current_epoch
+    images = epochs * len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    assert best.best_model_score is not None
+    return {
+        "val": {selection.monitor: best.best_model_score.item()},
+        "best_epoch": checkpoint["epoch"] + 1,
+        "epochs": epochs,
+        "images_per_second": round(images / timer.time_elapsed("train"), 2),
+    }
+
+
 def test_scores(counts: dict[int, torch.Tensor], slices: Sequence[Any]) -> dict[str, Any]:
-    """What ``metrics.json`` says of the test set: scores, why some are undefined, and raw counts, overall and by scan."""
+    """What ``metrics.json`` says of the test set: scores, why some are undefined, raw counts overall and by scan."""
     scans: dict[str, torch.Tensor] = {}
     for index, count in counts.items():
         scan = slices[index].scan

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -21,10 +20,29 @@ from cbseg.errors import InputError, check_choice
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 
-FREE_KEYS = ("data", "loss", "seed", "runs", "store", "rerun", "logger", "data.num_workers", "trainer.enable_progress_bar")
+FREE_KEYS = (
+    "data",
+    "loss",
+    "seed",
+    "runs",
+    "store",
+    "rerun",
+    "logger",
+    "data.num_workers",
+    "trainer.enable_progress_bar",
+)
 """Keys that do not tell settings apart: they have a folder of their own, or change no result."""
 
-_LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scipy", "scikit-image", "hydra-core")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "hydra-core",
+)
 _LONGEST = 160
 
 
@@ -45,7 +63,10 @@ def settings_name(overrides: Iterable[str]) -> str:
     'data.root=covid_a-dd11fe'
     """
     whole = ",".join(sorted(override.lstrip("+") for override in overrides))
-    short = ",".join(re.sub(r"=.*/", "=", override.lstrip("+").rstrip("/")) for override in sorted(overrides, key=lambda o: o.lstrip("+")))
+    short = ",".join(
+        re.sub(r"=.*/", "=", override.lstrip("+").rstrip("/"))
+        for override in sorted(overrides, key=lambda o: o.lstrip("+"))
+    )
     short = re.sub(r"[^\w.,=~+-]", "_", short)[:_LONGEST]
     return short if short == whole else f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 
@@ -68,9 +89,7 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     if not (folder / METRICS).is_file():
         return False
     here, there = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, OmegaConf.load(folder / CONFIG)))
-    keys = sorted(
-        key for key in here.keys() | there.keys() if here.get(key) != there.get(key) and not is_free(key)
-    )
+    keys = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key) and not is_free(key))
     if keys:
         differences = "; ".join(f"{key} was {there.get(key)}, is {here.get(key)}" for key in keys)
         raise InputError(
@@ -94,7 +113,11 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
     if not isinstance(node, dict):
         return {prefix: node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()
+    }
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -115,14 +138,22 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
-        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if (s := _git("status", "--porcelain")) is None else bool(s)},
+        "git": {
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": None if (s := _git("status", "--porcelain")) is None else bool(s),
+        },
     }
 
 
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=30
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -130,7 +161,15 @@ def _git(*arguments: str) -> str | None:
 
 
 def wandb_logger(
-    folder: Path, data: str, loss: str, seed: int, settings: str, config: DictConfig, mode: str, project: str, entity: str | None
+    folder: Path,
+    data: str,
+    loss: str,
+    seed: int,
+    settings: str,
+    config: DictConfig,
+    mode: str,
+    project: str,
+    entity: str | None,
 ) -> WandbLogger:
     """A W&B run for a run folder: grouped by data, its job type the loss. It never asks for a login.
 

@@ -32,6 +32,7 @@ class FlipRotation:
     quarter_turns: int
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Move the pixels of the last two dimensions."""
         if self.flip:
             x = x.flip(-1)
         return torch.rot90(x, self.quarter_turns, dims=(-2, -1))
@@ -69,12 +70,14 @@ class RandomFlipRotation:
     def __post_init__(self) -> None:
         wrong = [angle for angle in self.rotations if angle % 90]
         if wrong or not self.rotations:
-            raise InputError(f"loss.transforms.rotations={list(self.rotations)}: give multiples of 90, such as [0, 90, 180, 270]")
+            raise InputError(
+                f"loss.transforms.rotations={list(self.rotations)}: give multiples of 90, such as [0, 90, 180, 270]"
+            )
         size = self.image_size
         if isinstance(size, Sequence) and size[0] != size[1] and any(angle % 180 for angle in self.rotations):
             raise InputError(
-                f"data.image_size={list(size)} is not square, so rotations by {list(self.rotations)}° change its shape; "
-                "set a square data.image_size, or loss.transforms.rotations=[0,180], or loss=cb_flip"
+                f"data.image_size={list(size)} is not square, so rotations by {list(self.rotations)}° change "
+                "its shape; set a square data.image_size, or loss.transforms.rotations=[0,180], or loss=cb_flip"
             )
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[FlipRotation]:

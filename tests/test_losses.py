@@ -88,7 +88,9 @@ def test_consistency_loss_equals_its_formula(seed, compare):
 
 
 @pytest.mark.parametrize(
-    "transforms", [RandomFlipRotation(), RandomFlipRotation(rotations=(0, 90, 180, 270))], ids=["flip", "fliprot"]
+    "transforms",
+    [RandomFlipRotation(), RandomFlipRotation(rotations=(0, 90, 180, 270))],
+    ids=["flip", "fliprot"],
 )
 def test_cb_is_both_views_point_losses_plus_lambda_times_inconsistency(transforms):
     """Alg. 1, view by view and image by image, with a network that commutes with no transform."""

@@ -57,7 +57,9 @@ def find_scans(root: str | Path) -> list[SliceScan]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"data.root={root}: no such folder; put COVID-19-A there or give its place with data.root=<folder>")
+        raise InputError(
+            f"data.root={root}: no such folder; put COVID-19-A there or give its place with data.root=<folder>"
+        )
     if not (root / "Dataset").is_dir() and (root / "TrainingSet").is_dir():
         root = root.parent
     return [scan for subset, folder in FOLDERS.items() for scan in _pair(root / folder, subset)]
@@ -70,7 +72,9 @@ def _pair(folder: Path, subset: str) -> list[SliceScan]:
         if lonely:
             place = folder / ("GT" if what == "mask" else "Imgs")
             others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise InputError(f"{have[lonely[0]]}{others}: has no {what}; add {place / lonely[0]}.png or remove the file")
+            raise InputError(
+                f"{have[lonely[0]]}{others}: has no {what}; add {place / lonely[0]}.png or remove the file"
+            )
     return [SliceScan(f"{subset}-{stem}", subset, images[stem], masks[stem]) for stem in sorted(images)]
 
 

@@ -13,7 +13,8 @@ from cbseg.data.scans import Scan
 from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import InputError, check_choice
-from cbseg.points import resize_points, sample_points, slice_seed
+from cbseg.points import place_points, read_points, resize_points, sample_points
+from cbseg.seeds import derived_seed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,26 +30,47 @@ def normalise(image: Tensor) -> Tensor:
 
 
 class PointAnnotator:
-    """Makes each slice's point annotation from its native mask; a pure function of mask, name and settings.
+    """Gives each slice its point annotation: made from its native mask, or read from a file of people's clicks.
+
+    Points made from masks are a pure function of mask, name and settings.
 
     Args:
         sampler: See :func:`cbseg.points.sample_points`.
         seed: Another seed, other points.
         seed_per_slice: Whether each slice draws its own background points, or all draw with the same seed.
         empty: What a slice without regions gives, ``background`` or ``ignore``.
+        file: People's clicks, see :func:`cbseg.points.read_points`; the masks are then not looked at.
 
     Raises:
-        InputError: If the sampler or ``empty`` does not exist.
+        InputError: If the sampler or ``empty`` does not exist, or the file is bad.
     """
 
-    def __init__(self, sampler: str, seed: int, seed_per_slice: bool, empty: str) -> None:
+    def __init__(self, sampler: str, seed: int, seed_per_slice: bool, empty: str, file: str | None = None) -> None:
         sample_points(torch.zeros(1, 1, dtype=torch.uint8).numpy(), sampler, seed, empty)  # refuses what does not exist
         self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
+        self.file = file
+        self.clicks = None if file is None else read_points(Path(file))
 
     def __call__(self, store: SliceStore, i: int) -> Tensor:
-        """The points of slice ``i`` at training size, (H, W) uint8."""
-        seed = slice_seed(self.seed, store.slices[i].name) if self.seed_per_slice else self.seed
-        points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
+        """The points of slice ``i`` at training size, (H, W) uint8.
+
+        Raises:
+            InputError: If the file lacks the slice or places a point outside it.
+        """
+        item = store.slices[i]
+        if self.clicks is None:
+            seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
+            points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
+        elif item.name in self.clicks:
+            try:
+                points = place_points(self.clicks[item.name], item.shape, self.empty)
+            except ValueError as error:
+                raise InputError(f"{self.file}: slice {item.name}: {error}") from error
+        else:
+            raise InputError(
+                f"{self.file}: has no line for the training slice {item.name}; add its points, or, if it is healthy, "
+                f"the line {item.name},,,"
+            )
         return torch.from_numpy(resize_points(points, store.images.shape[1:]))
 
 
@@ -73,7 +95,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
 
 class EvaluationSet(Dataset[dict[str, Any]]):
-    """Slices to score: ``image`` (H, W) uint8 at training size, ``mask`` uint8 at native size, ``index`` in the store."""
+    """Slices to score: ``image`` uint8 at training size, ``mask`` uint8 at native size, and ``index`` in the store."""
 
     def __init__(self, store: SliceStore, indices: Sequence[int]) -> None:
         self.store, self.indices = store, indices
@@ -117,7 +139,7 @@ class EpochSampler(Sampler[int]):
         return self.size if self.samples is None else self.samples
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(slice_seed(self.seed, f"epoch {self.epoch}") >> 1)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"epoch {self.epoch}"))
         if self.samples is None:
             yield from torch.randperm(self.size, generator=generator).tolist()
         else:
@@ -168,8 +190,13 @@ class SliceDataModule(pl.LightningDataModule):
             raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
         if batch_size < 1:
             raise InputError(f"data.batch_size={batch_size}: at least 1")
-        self.name, self.root, self.store_root = name, Path(root), Path(store)
-        self.find_scans, self.split_slices, self.annotate, self.generate = find_scans, split, annotate, generate
+        self.dataset, self.root, self.store_root = name, Path(root), Path(store)
+        self.find_scans, self.split_slices, self.annotate, self.generate = (
+            find_scans,
+            split,
+            annotate,
+            generate,
+        )
         self.image_size: tuple[int, int] = (size[0], size[1])
         self.batch_size, self.num_workers, self.epoch, self.seed = batch_size, num_workers, epoch, seed
         self.store: SliceStore
@@ -181,7 +208,7 @@ class SliceDataModule(pl.LightningDataModule):
             return
         if self.generate is not None:
             self.generate(self.root)
-        self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.name))
+        self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.dataset))
         self.split = self.split_slices(self.store.slices)
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
 

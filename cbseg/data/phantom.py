@@ -45,7 +45,7 @@ class SmoothNoise:
         layer, t = divmod(z * (len(self.grid) - 2), 1)
         t = t * t * (3 - 2 * t)
         plane = (1 - t) * self.grid[int(layer)] + t * self.grid[int(layer) + 1]
-        return resize(plane, (size, size), order=3, mode="reflect")  # type: ignore[no-any-return]
+        return resize(plane, (size, size), order=3, mode="reflect")
 
 
 class Chest:
@@ -146,9 +146,7 @@ class Chest:
         mask = np.zeros(hu.shape, np.uint8)
         edge = 0.7 * self._patchy(z, size) + 0.5 * self._ragged(z, size)
         for lesion in self._lesions:
-            dx, dy, dz = (
-                (value - lesion[axis]) / lesion[f"r{axis}"] for axis, value in (("x", x), ("y", y), ("z", z))
-            )
+            dx, dy, dz = ((value - lesion[axis]) / lesion[f"r{axis}"] for axis, value in (("x", x), ("y", y), ("z", z)))
             inside = 1 - np.sqrt(dx**2 + dy**2 + dz**2) + lesion["rough"] * edge
             share = 1 / (1 + np.exp(-np.clip(inside / lesion["soft"], -30, 30)))
             hu = hu + np.clip(lesion["value"] - hu, 0, None) * share
@@ -179,7 +177,7 @@ def scan_slice(hu: Field, rng: np.random.Generator, noise: float = 28.0) -> Fiel
 
 
 def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
-    """COVID-19-A's layout: about half the slices train, half test; as published, cropped, lying on their side, in JPEG."""
+    """COVID-19-A's layout: half train, half test; as published, cropped to the lungs, lying on their side, in JPEG."""
     for k in range(scans):
         rng = np.random.default_rng([seed, k])
         chest = Chest(int(rng.integers(2**32)))
@@ -225,7 +223,9 @@ def generate(root: str | Path, layout: str, scans: int, seed: int = 0, size: int
         if marker.is_file() and json.loads(marker.read_text()) == settings:
             return
         if root.exists() and not marker.is_file():
-            raise InputError(f"{root}: exists and is no phantom; choose another folder for the phantom (data.root=<folder>)")
+            raise InputError(
+                f"{root}: exists and is no phantom; choose another folder for the phantom (data.root=<folder>)"
+            )
         part = root.with_name(f"{root.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()

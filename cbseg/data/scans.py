@@ -22,7 +22,7 @@ class SliceData(NamedTuple):
 
 
 class Scan(Protocol):
-    """One scan of one patient, known but not yet read. Adding a dataset is writing a ``find_scans`` that returns these."""
+    """One scan of one patient, known but not yet read. To add a dataset, write a ``find_scans`` that returns these."""
 
     @property
     def name(self) -> str:

@@ -125,7 +125,9 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
                     shutil.rmtree(part, ignore_errors=True)
                 log.info("%s: prepared %d scans in %s", name, len(scans), folder)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); free some space or set store=<another folder>") from error
+        raise InputError(
+            f"{folder}: cannot be written ({error}); free some space or set store=<another folder>"
+        ) from error
     return folder
 
 

@@ -1,6 +1,5 @@
 """PL, the plain point loss (paper, eq. 2; Bearman et al. 2016)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

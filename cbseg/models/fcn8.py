@@ -68,7 +68,9 @@ class FCN8(nn.Module):
         super().__init__()
         check_choice("model.padding", padding, ["same", "caffe"])
         if len(channels) != 5 or len(convolutions) != 5:
-            raise InputError(f"model.channels={list(channels)}, model.convolutions={list(convolutions)}: five stages each")
+            raise InputError(
+                f"model.channels={list(channels)}, model.convolutions={list(convolutions)}: five stages each"
+            )
         self.padding = padding
         caffe = padding == "caffe"
 

@@ -59,12 +59,17 @@ def load_vgg16(net: nn.Module, weights: str) -> None:
             "save a state dict with torchvision's names"
         )
     rest = [name for name in wanted if name not in filled]
-    log.info("weights %s: filled %s; at random: %s", source, _layers(filled), _layers(rest) or "only the score layers")
+    log.info(
+        "weights %s: filled %s; at random: %s",
+        source,
+        _layers(filled),
+        _layers(rest) or "only the score layers",
+    )
 
 
 def _download_imagenet() -> dict[str, Tensor]:
     try:
-        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)  # type: ignore[no-any-return]
+        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"model.weights=imagenet: torchvision could not download VGG16 ({error}). Offline, give the file with "
@@ -78,12 +83,15 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
         raise InputError(
-            f"{path}: not a file of plain tensors ({str(error).splitlines()[0]}); nothing in it was run. "
+            f"{path}: not a file of plain tensors ({reason}); nothing in it was run. "
             "Save it with torch.save(model.state_dict(), path)"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds {type(state).__name__}, not a state dict; save it with torch.save(model.state_dict(), path)")
+        raise InputError(
+            f"{path}: holds {type(state).__name__}, not a state dict; save it with torch.save(model.state_dict(), path)"
+        )
     return state
 
 

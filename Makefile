@@ -1,0 +1,41 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs=demo/runs store=demo/store
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint tables figures clean
+
+help:  ## print this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(BIN)/.ready  ## make .venv and install everything into it
+
+$(BIN)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cbseg needs Python 3.11 or newer; set PYTHON=<path>")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## the four losses on a phantom of COVID-19-A, then the tables and a picture (minutes, no download)
+	$(BIN)/python -m cbseg.run -m loss=full,pl,cb_flip,cb_fliprot data=covidA experiment=demo $(DEMO)
+	$(BIN)/python -m experiments.tables demo/runs
+	$(BIN)/python -m experiments.figures demo/runs
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tables: setup  ## the paper's tables from runs/, each number beside the paper's
+	$(BIN)/python -m experiments.tables runs
+
+figures: setup  ## the qualitative figure from runs/
+	$(BIN)/python -m experiments.figures runs
+
+clean:  ## remove .venv, caches and the demo; keep runs/, store/ and data/
+	rm -rf .venv demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What reads run folders: tables and figures."""

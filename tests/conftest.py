@@ -1,0 +1,60 @@
+"""What several tests share: a small phantom, and one-run configs on it."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["WANDB_MODE"] = "offline"
+
+from cbseg.data import phantom
+from cbseg.run import compose, run
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def covid_a(tmp_path_factory):
+    """A phantom in COVID-19-A's layout: 8 slices train, of which 2 validate in the tests, and 8 test."""
+    root = tmp_path_factory.mktemp("phantom") / "covidA"
+    phantom.generate(root, "covidA", scans=16, seed=0, size=120)
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """Where the session's prepared slices go."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def train(covid_a, store, tmp_path, caplog):
+    """Train in this process: ``train("loss=pl", …)`` gives the run's folder. Two epochs, 64 pixels, no W&B."""
+    caplog.set_level(logging.INFO, "cbseg")
+
+    def one(*overrides):
+        overrides = [
+            "experiment=demo", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=2",
+            "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}",
+            f"runs={tmp_path / 'runs'}", f"store={store}", *overrides,
+        ]  # fmt: skip
+        config = compose(overrides)
+        choices = config.hydra.runtime.choices
+        return run(without_hydra(config), choices["data"], choices["loss"], overrides)
+
+    return one
+
+
+def without_hydra(config):
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data and weights beside the checkout; tests that need it are skipped where it is not."""
+    if not (SHARED / "data" / "covidA").is_dir():
+        pytest.skip(f"no real data in {SHARED}")
+    return SHARED

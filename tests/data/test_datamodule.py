@@ -1,0 +1,156 @@
+"""The DataModule: splits, points and batches; the same whatever the order, machine or number of workers."""
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from cbseg.data.datamodule import EpochSampler, normalise
+from cbseg.data.splits import published
+from cbseg.data.store import SliceInfo
+from cbseg.errors import InputError
+from cbseg.points import IGNORE
+from cbseg.run import compose
+
+
+@pytest.fixture
+def make(covid_a, store):
+    """``make("data.batch_size=4", …)`` gives the DataModule of the composed config, set up."""
+
+    def one(*overrides):
+        config = compose(
+            ["experiment=demo", "data.image_size=64", "data.split.val=2", "data.generate=null",
+             f"data.root={covid_a}", f"store={store}", *overrides]
+        )  # fmt: skip
+        datamodule = instantiate(OmegaConf.masked_copy(config, ["data", "seed", "store", "protocol"]).data)
+        datamodule.setup()
+        return datamodule
+
+    return one
+
+
+def batches(datamodule, epoch=0):
+    loader = datamodule.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def info(name, subset):
+    return SliceInfo(name, name, subset, 0, (4, 4), 1, 0)
+
+
+def test_covid_a_splits_into_45_5_and_48():
+    slices = [info(f"train-{k}", "train") for k in range(50)] + [info(f"test-{k}", "test") for k in range(48)]
+    split = published(slices, val=5)
+    assert (len(split.train), len(split.val), len(split.test)) == (45, 5, 48)
+    assert split.train == list(range(45))
+    assert sorted([*split.train, *split.val, *split.test]) == list(range(98))
+
+
+@pytest.mark.parametrize("val", [0, 2, 3])
+def test_too_few_slices_for_the_split_are_refused(val):
+    with pytest.raises(InputError, match="each part needs at least one"):
+        published([info("a", "train"), info("b", "train"), info("c", "test")], val)
+
+
+def test_training_batches_hold_images_masks_and_points_at_training_size(make):
+    (batch,) = batches(make())
+    assert batch["image"].shape == batch["mask"].shape == batch["points"].shape == (6, 64, 64)
+    assert {name.split("-")[0] for name in batch["name"]} == {"train"}
+    for mask, points in zip(batch["mask"], batch["points"], strict=True):
+        annotated = points != IGNORE
+        assert 0 < annotated.sum() < 40
+        assert (points[annotated] == 1).any()
+        assert (points[annotated] == 0).any()
+        # a point is true of the native mask; at training size it can lie just across an edge
+        assert (mask[points == 1] == 1).float().mean() > 0.7
+
+
+def test_evaluation_keeps_masks_at_native_size_and_reads_each_slice_once(make):
+    datamodule = make("data.batch_size=3")
+    items = [
+        (i, mask)
+        for batch in datamodule.test_dataloader()
+        for i, mask in zip(batch["index"], batch["mask"], strict=True)
+    ]
+    assert [i for i, _ in items] == datamodule.split.test
+    assert all((mask.numpy() == datamodule.store.native_mask(i)).all() for i, mask in items)
+
+
+def test_batches_are_the_same_for_any_number_of_workers(make):
+    for a, b in zip(batches(make()), batches(make("data.num_workers=2")), strict=True):
+        assert a["name"] == b["name"]
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "mask", "points"))
+
+
+def test_the_runs_seed_changes_the_order_and_not_the_points(make):
+    first, second = batches(make("data.batch_size=6"))[0], batches(make("data.batch_size=6", "seed=3"))[0]
+    assert first["name"] != second["name"]
+    one, other = (dict(zip(batch["name"], batch["points"], strict=True)) for batch in (first, second))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    another = batches(make("data.batch_size=6", "data.annotate.seed=2"))[0]
+    assert not all(
+        torch.equal(one[name], points) for name, points in zip(another["name"], another["points"], strict=True)
+    )
+
+
+def test_points_do_not_depend_on_the_image_size_but_in_their_grid(make):
+    small, large = make(), make("data.image_size=128")
+    for a, b in zip(small.training_set.points, large.training_set.points, strict=True):
+        assert (a == 1).sum() == (b == 1).sum()
+
+
+def test_the_epoch_is_the_training_set_once_and_each_epoch_has_its_own_order(make):
+    datamodule = make()
+    orders = [[name for batch in batches(datamodule, epoch) for name in batch["name"]] for epoch in (0, 1, 0)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert len(set(orders[0])) == 6
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_the_released_epoch_is_twice_the_test_set_with_replacement(make):
+    names = [name for batch in batches(make("protocol=released")) for name in batch["name"]]
+    assert len(names) == 16
+    assert len(set(names)) <= 6
+    assert list(EpochSampler(6, 16, 0)) == list(EpochSampler(6, 16, 0))
+
+
+def test_images_are_normalised_by_imagenets_statistics():
+    image = normalise(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+    np.testing.assert_allclose(image[0, :, 0, 0], [-2.1179, -2.0357, -1.8044], atol=1e-3)
+    np.testing.assert_allclose(image[0, :, 0, 1], [2.2489, 2.4286, 2.6400], atol=1e-3)
+
+
+def test_peoples_clicks_replace_the_masks(make, tmp_path):
+    file = tmp_path / "clicks.csv"
+    names = ["train-0", "train-1", "train-2", "train-3", "train-4", "train-5"]
+    file.write_text("slice,row,column,class\n" + "\n".join(f"{name},10,20,1\n{name},0,0,0" for name in names))
+    (batch,) = batches(make(f"data.annotate.file={file}"))
+    assert ((batch["points"] == 1).sum((1, 2)) == 1).all()
+    assert (batch["points"][:, 0, 0] == 0).all()
+
+
+def test_a_training_slice_without_clicks_is_named(make, tmp_path):
+    file = tmp_path / "clicks.csv"
+    file.write_text("slice,row,column,class\ntrain-0,10,20,1\n")
+    with pytest.raises(InputError, match=r"no line for the training slice train-1.*train-1,,,"):
+        make(f"data.annotate.file={file}")
+    file.write_text("slice,row,column,class\ntrain-0,1000,20,1\n")
+    with pytest.raises(InputError, match=r"slice train-0.*row 1000"):
+        make(f"data.annotate.file={file}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_size=16", "32 pixels"),
+        ("data.image_size=[64]", "one number or"),
+        ("data.batch_size=0", "at least 1"),
+        ("data.epoch=twice", "once, released"),
+        ("data.annotate.sampler=middle", "distance_transform, uniform, centroid"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_read(make, override, message):
+    with pytest.raises(Exception, match=message):
+        make(override, "data.root=/nowhere")

@@ -1,0 +1,126 @@
+"""The store: what it holds, when it is built anew, and that nothing half-written is ever read."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cbseg.data import store as store_module
+from cbseg.data.covid_a import FOLDERS, find_scans
+from cbseg.data.store import SliceStore, prepare
+from cbseg.errors import InputError
+
+SIZE = (48, 64)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def test_it_holds_images_and_masks_at_training_size_and_masks_at_native_size(covid_a, tmp_path):
+    store = SliceStore(prepare(find_scans(covid_a), SIZE, tmp_path, "covidA"))
+    slices = [slice_ for scan in find_scans(covid_a) for slice_ in scan.read()]
+    assert store.images.shape == store.masks.shape == (16, *SIZE)
+    assert len({item.shape for item in store.slices}) > 1  # the phantom's sizes differ
+    for i, (name, image, mask) in enumerate(slices):
+        assert store.slices[i].name == name
+        assert (store.native_mask(i) == mask).all()
+        rows = ((np.arange(SIZE[0]) + 0.5) * mask.shape[0] / SIZE[0]).astype(int)
+        columns = ((np.arange(SIZE[1]) + 0.5) * mask.shape[1] / SIZE[1]).astype(int)
+        assert (store.masks[i] == mask[np.ix_(rows, columns)]).all()
+        reference = Image.fromarray(image).resize(SIZE[::-1], Image.Resampling.BILINEAR)
+        assert np.abs(store.images[i].astype(int) - np.asarray(reference)).max() <= 2
+
+
+def test_statistics_count_what_table_1_counts(covid_a, tmp_path):
+    store = SliceStore(prepare(find_scans(covid_a), SIZE, tmp_path, "covidA"))
+    statistics = store.statistics()
+    assert (statistics["cases"], statistics["slices"], statistics["slices_with_infections"]) == (16, 16, 16)
+    assert statistics["infected_regions"] == sum(item.regions for item in store.slices) > 32
+
+
+def test_it_is_built_once_and_anew_only_when_contents_or_settings_change(covid_a, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(covid_a, root)
+    first = prepare(find_scans(root), SIZE, tmp_path, "covidA")
+    built = (first / "index.json").stat().st_mtime_ns
+    os.utime(root / FOLDERS["train"] / "Imgs/3.jpg")
+    shutil.copytree(root, tmp_path / "moved")
+    assert prepare(find_scans(tmp_path / "moved"), SIZE, tmp_path, "covidA") == first
+    assert (first / "index.json").stat().st_mtime_ns == built
+    assert prepare(find_scans(root), (48, 48), tmp_path, "covidA") != first
+    Image.open(root / FOLDERS["train"] / "GT/3.png").transpose(0).save(root / FOLDERS["train"] / "GT/3.png")
+    assert prepare(find_scans(root), SIZE, tmp_path, "covidA") != first
+
+
+def test_a_full_disk_leaves_nothing_and_says_what_to_do(covid_a, tmp_path, monkeypatch):
+    real = store_module.find_regions
+    calls = []
+
+    def full(mask):
+        calls.append(mask)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(mask)
+
+    monkeypatch.setattr(store_module, "find_regions", full)
+    with pytest.raises(InputError, match=r"No space left on device.*store="):
+        prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_bad_scan_leaves_nothing(covid_a, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(covid_a, root)
+    (root / FOLDERS["test"] / "Imgs/9.jpg").write_text("hello")
+    with pytest.raises(InputError, match=r"9\.jpg"):
+        prepare(find_scans(root), SIZE, tmp_path / "store", "covidA")
+    assert [path.suffix for path in (tmp_path / "store").iterdir()] == [".lock"]
+
+
+def slow_prepare(root, parent):
+    real = store_module.find_regions
+
+    def slow(mask):
+        time.sleep(0.02)
+        return real(mask)
+
+    store_module.find_regions = slow
+    torch.set_num_threads(1)
+    prepare(find_scans(root), SIZE, Path(parent), "covidA")
+
+
+def test_killed_builds_leave_nothing_that_is_read(covid_a, tmp_path):
+    reference = contents(prepare(find_scans(covid_a), SIZE, tmp_path / "reference", "covidA"))
+    context = multiprocessing.get_context("fork")
+    for delay in (0.05, 0.15, 0.25):
+        process = context.Process(target=slow_prepare, args=(covid_a, tmp_path / "killed"))
+        process.start()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert not list((tmp_path / "killed").glob("covidA-*/index.json"))
+    assert list((tmp_path / "killed").glob("*.part")), "no kill hit a build under way"
+    assert contents(prepare(find_scans(covid_a), SIZE, tmp_path / "killed", "covidA")) == reference
+    assert not list((tmp_path / "killed").glob("*.part"))
+
+
+def test_processes_that_prepare_at_once_build_once(covid_a, tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=slow_prepare, args=(covid_a, tmp_path)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    (folder,) = tmp_path.glob("covidA-*/")
+    assert len(json.loads((folder / "index.json").read_text())["slices"]) == 16
