@@ -19,7 +19,7 @@ import torch
 import wandb
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -67,6 +67,21 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides if not is_free(o) and plain([other for other in overrides if other != o]) != whole]
 
 
+def build(config: DictConfig) -> Any:
+    """What a config's ``_target_`` makes of it.
+
+    Raises:
+        InputError: If a setting is refused, as its own message and not wrapped in Hydra's.
+    """
+    try:
+        return instantiate(config)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or error from error
+
+
 def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
     """Train, select by validation Dice, test once, and leave a run folder behind.
 
@@ -90,9 +105,9 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         return folder
 
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = instantiate(config.data)
-    net, criterion = instantiate(config.model), instantiate(config.loss)
-    module = SegmentationModule(net, criterion, instantiate(config.optim), config.model.num_classes, config.seed)
+    datamodule = build(config.data)
+    net, criterion = build(config.model), build(config.loss)
+    module = SegmentationModule(net, criterion, build(config.optim), config.model.num_classes, config.seed)
     datamodule.setup()
     split = {part: len(indices) for part, indices in datamodule.split._asdict().items()}
     log.info("%s: %s slices", folder, ", ".join(f"{count} {part}" for part, count in split.items()))

@@ -62,12 +62,10 @@ def settings_name(overrides: Iterable[str]) -> str:
     >>> settings_name(["data.root=/mnt/covid a"])
     'data.root=covid_a-dd11fe'
     """
-    whole = ",".join(sorted(override.lstrip("+") for override in overrides))
-    short = ",".join(
-        re.sub(r"=.*/", "=", override.lstrip("+").rstrip("/"))
-        for override in sorted(overrides, key=lambda o: o.lstrip("+"))
-    )
-    short = re.sub(r"[^\w.,=~+-]", "_", short)[:_LONGEST]
+    plain = sorted(override.lstrip("+") for override in overrides)
+    last_parts = (re.sub(r"=.*/", "=", override.rstrip("/")) for override in plain)
+    short = ",".join(re.sub(r"[^\w.=~+-]", "_", part, flags=re.ASCII) for part in last_parts)[:_LONGEST]
+    whole = ",".join(plain)
     return short if short == whole else f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 
 

@@ -1,0 +1,257 @@
+"""Whole runs on the phantom: what they leave behind, that they repeat, and how they end when something is wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from cbseg import run as run_module
+from cbseg.errors import InputError
+from cbseg.losses.point import PointLoss
+from cbseg.module import NonFiniteLossError
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def log_of(folder):
+    """The columns of the CSV log, without their empty cells."""
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0]}
+
+
+@pytest.mark.parametrize("loss", ["full", "pl", "cb_flip", "cb_fliprot"])
+def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
+    folder = train(f"loss={loss}")
+    assert folder.parts[-3:-1] == ("covidA", loss)
+    assert folder.name.startswith("seed0,")
+    found = metrics(folder)
+    assert (found["data"], found["loss"], found["seed"], found["status"]) == ("covidA", loss, 0, "finished")
+    assert found["split"] == {"train": 6, "val": 2, "test": 8}
+    assert set(found["test"]) == {"dice", "iou", "ppv", "sens", "spec"}
+    assert 1 <= found["best_epoch"] <= found["epochs"] == 2
+    assert found["images_per_second"] > 0
+    assert found["val"]["val/dice"] == pytest.approx(max(log_of(folder)["val/dice"]), abs=1e-6)
+    assert found["test"]["dice"] == pytest.approx(log_of(folder)["test/dice"][-1], abs=1e-6)
+    assert len(list((folder / "slices").glob("*.png"))) == len(list((folder / "slices").glob("*.npz"))) == 6
+    assert OmegaConf.load(folder / "config.yaml").trainer.max_epochs == 2
+    assert f"{folder}: test dice" in caplog.text
+
+
+def test_scores_follow_from_the_counts_by_scan_and_from_the_checkpoint(train, store):
+    found = metrics(train("loss=full"))
+    assert len(found["scans"]) == 8
+    total = {name: sum(scan[name] for scan in found["scans"].values()) for name in ("tp", "fp", "fn", "tn")}
+    assert total == found["counts"]
+    assert found["test"]["iou"] == total["tp"] / (total["tp"] + total["fp"] + total["fn"])
+
+
+def test_recorded_slices_hold_what_was_scored(train):
+    folder = train("loss=full", "overlays=8")
+    for path in (folder / "slices").glob("*.npz"):
+        arrays = np.load(path)
+        assert {name: arrays[name].shape for name in arrays} == dict.fromkeys(
+            ("image", "points", "truth", "prediction"), (64, 64)
+        )
+        assert set(np.unique(arrays["truth"])) <= {0, 1}
+
+
+def test_the_loss_terms_are_logged_apart(train):
+    log = log_of(train("loss=cb_flip", "loss.weight=2.0"))
+    assert log["train/loss"][0] == pytest.approx(log["train/point"][0] + log["train/consistency"][0], rel=1e-5)
+    assert log["train/consistency"][0] == pytest.approx(2 * log["train/inconsistency"][0], rel=1e-5)
+
+
+def test_training_lowers_the_loss_and_learns_something(train):
+    folder = train("loss=full", "trainer.max_epochs=25")
+    losses = log_of(folder)["train/loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert metrics(folder)["test"]["dice"] > 0.35
+
+
+@pytest.mark.parametrize("loss", ["pl", "cb_fliprot"])
+def test_two_runs_with_one_seed_are_equal_bit_for_bit_and_another_seed_differs(train, tmp_path, loss):
+    first, again, other = (
+        metrics(train(f"loss={loss}", f"seed={seed}", f"runs={tmp_path / name}"))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    for key in ("test", "counts", "scans", "val", "best_epoch"):
+        assert first[key] == again[key]
+    assert first["counts"] != other["counts"]
+
+
+def test_the_test_set_is_read_once_with_the_selected_weights(train, monkeypatch):
+    read = []
+    real = run_module.SegmentationModule.test_step
+
+    def test_step(self, batch, batch_idx):
+        read.extend(batch["index"])
+        weights.append({name: p.clone() for name, p in self.state_dict().items()})
+        return real(self, batch, batch_idx)
+
+    weights = []
+    monkeypatch.setattr(run_module.SegmentationModule, "test_step", test_step)
+    folder = train("loss=full", "trainer.max_epochs=6")
+    assert sorted(read) == list(range(8, 16))
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    assert best["epoch"] + 1 == metrics(folder)["best_epoch"]
+    assert all(torch.equal(weights[0][name], p) for name, p in best["state_dict"].items())
+    scores = log_of(folder)["val/dice"]
+    assert metrics(folder)["best_epoch"] == 1 + scores.index(max(scores))
+
+
+def test_patience_stops_early(train):
+    found = metrics(train("loss=pl", "trainer.max_epochs=30", "selection.patience=1", "optim.lr=0"))
+    assert found["epochs"] == 2
+
+
+def test_sps_trains_without_a_learning_rate(train):
+    log = log_of(train("loss=full", "optim=sps", "optim.lr=1.0", "trainer.max_epochs=8"))
+    assert min(log["train/loss"]) < log["train/loss"][0]
+
+
+def test_bf16_scores_are_close_to_float32(train):
+    a, b = (
+        metrics(train("loss=full", "trainer.max_epochs=10", f"trainer.precision={p}"))
+        for p in ("32-true", "bf16-mixed")
+    )
+    assert a["test"]["dice"] == pytest.approx(b["test"]["dice"], abs=0.15)
+
+
+def test_a_finished_run_is_skipped_and_rerun_keeps_the_old_one(train, caplog):
+    folder = train("loss=pl")
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    assert train("loss=pl") == folder
+    assert "finished before, skipped" in caplog.text
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+    assert train("loss=pl", "rerun=true") == folder
+    assert (folder / "metrics.json").stat().st_mtime_ns > before
+    (old,) = (folder.parent / "old").iterdir()
+    assert (old / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_slices_named_and_keeps_the_best_weights(train, tmp_path, monkeypatch):
+    real, steps = PointLoss.terms, []
+
+    def terms(self, logits, batch):
+        steps.append(batch["name"])
+        return {"point": real(self, logits, batch)["point"] * (float("nan") if len(steps) == 5 else 1)}
+
+    monkeypatch.setattr(PointLoss, "terms", terms)
+    with pytest.raises(NonFiniteLossError, match="epoch 2.*point nan") as error:
+        train("loss=pl", "trainer.max_epochs=4", "data.batch_size=3")
+    assert all(name in str(error.value) for name in steps[-1])
+    (folder,) = (tmp_path / "runs/covidA/pl").iterdir()
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    assert all(p.isfinite().all() for p in best["state_dict"].values())
+    assert not (folder / "metrics.json").exists()
+
+
+def test_a_scan_without_infection_in_the_test_set_leaves_scores_defined_and_bad_ones_null(train, tmp_path):
+    """A network that predicts nothing: PPV is undefined, and metrics.json says why."""
+    found = metrics(train("loss=pl", "optim.lr=0", "trainer.max_epochs=1"))
+    assert found["test"]["ppv"] is None
+    assert "TP + FP = 0" in found["undefined"]["ppv"]
+    assert found["test"]["dice"] == 0
+
+
+def test_other_widths_and_sizes_that_are_not_square_train(train):
+    folder = train("loss=cb_flip", "data.image_size=[64,96]")
+    assert metrics(folder)["test"]["dice"] is not None
+
+
+def test_quarter_turns_of_sizes_that_are_not_square_are_refused_before_anything_is_written(train, tmp_path):
+    with pytest.raises(Exception, match="not square"):
+        train("loss=cb_fliprot", "data.image_size=[64,96]")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_data_leaves_no_folder(train, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        train("loss=pl", "data.root=/nowhere")
+    assert not (tmp_path / "runs").exists()
+
+
+def command_line(*arguments, monkeypatch, capsys):
+    """Run ``python -m cbseg.run`` in this process; gives what it printed and its exit code."""
+    monkeypatch.setattr(sys, "argv", ["cbseg.run", *arguments])
+    code = 0
+    try:
+        run_module.main()
+    except SystemExit as error:
+        code = 1 if isinstance(error.code, str) else error.code or 0
+        print(error.code if isinstance(error.code, str) else "")
+    printed = capsys.readouterr()
+    return printed.out + printed.err, code
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("loss=plx", ["cb_flip", "cb_fliprot", "full", "pl"]),
+        ("data=covidZ", ["covidA"]),
+        ("trainer.max_epoch=3", ["trainer.max_epoch does not exist", "max_epochs", "precision"]),
+        ("dat.root=x", ["dat", "data", "trainer"]),
+        ("loss.compare=probz", ["probs, logits"]),
+        ("data.root=/nowhere", ["/nowhere", "data.root=<folder>"]),
+        ("model.weights=/nowhere.pth", ["/nowhere.pth", "imagenet"]),
+        ("model.padding=valid", ["same, caffe"]),
+        ("data.image_size=[352,288]", ["not square"]),
+    ],
+)
+def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
+    argument, expected, monkeypatch, capsys, tmp_path
+):
+    base = ["experiment=demo", "data.generate=null", "data.root=/nowhere", f"runs={tmp_path / 'runs'}"]
+    printed, code = command_line(*base, argument, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 1
+    assert "Traceback" not in printed
+    assert all(word in printed for word in expected), printed
+    assert not list((tmp_path).glob("runs/*/"))
+
+
+def test_help_and_cfg_are_readable(monkeypatch, capsys):
+    printed, code = command_line("--help", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    for words in (
+        "one click a region",
+        "loss: cb_flip, cb_fliprot, full, pl",
+        "python -m cbseg.run",
+        "max_epochs: 100",
+    ):
+        assert words in printed
+    printed, code = command_line("--cfg", "job", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "rotations:" in printed
+
+
+def test_the_command_line_sweeps_with_wandb_offline_and_its_tables_and_figure_follow(covid_a, store, tmp_path):
+    """The only test through a real shell: one multirun over two losses, then tables and the picture."""
+    runs = tmp_path / "runs"
+    sweep = [
+        "-m", "loss=pl,cb_flip", "data=covidA", "experiment=demo", "trainer.max_epochs=1", "data.image_size=64",
+        "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}", f"runs={runs}",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "cbseg.run", *sweep], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folders = sorted(runs.glob("covidA/*/seed0,*"))
+    assert [folder.parent.name for folder in folders] == ["cb_flip", "pl"]
+    assert [done.stdout.count(f"{folder}: test dice") for folder in folders] == [1, 1]
+    for folder in folders:
+        assert len(list(folder.glob("wandb/offline-run-*/run-*.wandb"))) == 1
+    for program in ("tables", "figures"):
+        made = subprocess.run(
+            [sys.executable, "-m", f"experiments.{program}", str(runs)], capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 0, made.stderr
+    (settings,) = {metrics(folder)["settings"] for folder in folders}
+    assert {path.name for path in (runs / "tables" / settings).iterdir()} == {
+        f"table{k}.{suffix}" for k in (1, 2) for suffix in ("csv", "tex")
+    }
+    assert (runs / "figures" / f"covidA,{settings}.png").stat().st_size > 10_000
