@@ -56,10 +56,6 @@ def find_scans(root: str | Path) -> list[SliceScan]:
         InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(
-            f"data.root={root}: no such folder; put COVID-19-A there or give its place with data.root=<folder>"
-        )
     if not (root / "Dataset").is_dir() and (root / "TrainingSet").is_dir():
         root = root.parent
     return [scan for subset, folder in FOLDERS.items() for scan in _pair(root / folder, subset)]

@@ -190,6 +190,10 @@ class SliceDataModule(pl.LightningDataModule):
             raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
         if batch_size < 1:
             raise InputError(f"data.batch_size={batch_size}: at least 1")
+        if generate is None and not Path(root).is_dir():
+            raise InputError(
+                f"data.root={root}: no such folder; put {name} there or give its place with data.root=<folder>"
+            )
         self.dataset, self.root, self.store_root = name, Path(root), Path(store)
         self.find_scans, self.split_slices, self.annotate, self.generate = (
             find_scans,
