@@ -17,6 +17,18 @@ _WHY_UNDEFINED = {
 }
 
 
+def _class_scores(counts: Tensor) -> dict[str, Tensor]:
+    """Each score of each foreground class, (K,)."""
+    tp, fp, fn, tn = counts.double()
+    return {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "iou": tp / (tp + fp + fn),
+        "ppv": tp / (tp + fp),
+        "sens": tp / (tp + fn),
+        "spec": tn / (tn + fp),
+    }
+
+
 def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
     r"""Scores from pixel counts (paper §4.1.2).
 
@@ -40,24 +52,25 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
     >>> {name: round(score.item(), 2) for name, score in scores.items()}
     {'dice': 0.67, 'iou': 0.5, 'ppv': 0.67, 'sens': 0.67, 'spec': 0.86}
     """
-    tp, fp, fn, tn = counts.double()
-    scores = {
-        "dice": 2 * tp / (2 * tp + fp + fn),
-        "iou": tp / (tp + fp + fn),
-        "ppv": tp / (tp + fp),
-        "sens": tp / (tp + fn),
-        "spec": tn / (tn + fp),
-    }
-    return {name: score.mean() for name, score in scores.items()}
+    return {name: score.mean() for name, score in _class_scores(counts).items()}
 
 
-def undefined_scores(scores: dict[str, Tensor]) -> dict[str, str]:
-    """The reason for each score that is NaN.
+def undefined_scores(counts: Tensor) -> dict[str, str]:
+    """The reason for each score that is NaN, with the classes that make it so where there are several.
 
-    >>> undefined_scores({"dice": torch.tensor(0.5), "sens": torch.tensor(float("nan"))})
+    Shape:
+        - counts: :math:`(4, K)`.
+
+    >>> undefined_scores(torch.tensor([[0], [1], [0], [5]]))
     {'sens': 'the truth holds no infection (TP + FN = 0)'}
     """
-    return {name: _WHY_UNDEFINED[name] for name, score in scores.items() if score.isnan()}
+    reasons = {}
+    for name, score in _class_scores(counts).items():
+        classes = [k + 1 for k, undefined in enumerate(score.isnan().tolist()) if undefined]
+        if classes:
+            which = f"of class {', '.join(map(str, classes))}: " if len(score) > 1 else ""
+            reasons[name] = which + _WHY_UNDEFINED[name]
+    return reasons
 
 
 class SegmentationScores(Metric):
@@ -98,8 +111,9 @@ class SegmentationScores(Metric):
             raise ValueError(f"pred_mask {tuple(pred_mask.shape)} and mask {tuple(mask.shape)} differ in shape")
         if pred_mask.is_floating_point() or mask.is_floating_point():
             raise ValueError(f"masks are integer, not {pred_mask.dtype} and {mask.dtype}")
-        if mask.numel() and max(int(mask.max()), int(pred_mask.max())) >= self.num_classes:
-            raise ValueError(f"a mask holds a class of {self.num_classes} or more")
+        for name, x in (("pred_mask", pred_mask), ("mask", mask)):
+            if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self.num_classes:
+                raise ValueError(f"{name} holds {int(x.min())}…{int(x.max())}, classes are 0…{self.num_classes - 1}")
         tp, fp, tn, fn, _ = multiclass_stat_scores(
             pred_mask.long(), mask.long(), self.num_classes, average=None, validate_args=False
         ).unbind(-1)

@@ -33,7 +33,7 @@ class SegmentationModule(pl.LightningModule):
         loss: ``loss(net, batch, generator)`` gives its terms, and their total under ``loss``.
         optimizer: ``optimizer(params)`` gives the optimiser.
         num_classes: C.
-        seed: Decides the transforms drawn at each step, together with the step alone, so that a resumed run draws
+        seed: Decides the transforms drawn, together with epoch and batch alone, so that a resumed run draws
             what it would have drawn.
 
     Attributes:
@@ -69,15 +69,15 @@ class SegmentationModule(pl.LightningModule):
         Raises:
             NonFiniteLossError: If the loss is not finite, before it reaches the weights.
         """
-        step = f"step {self.global_step} of process {self.global_rank}"
+        step = f"epoch {self.current_epoch}, batch {batch_idx}, process {self.global_rank}"
         generator = torch.Generator().manual_seed(derived_seed(self.seed, step))
         terms: dict[str, Tensor] = self.loss(self.net, batch, generator)
         if not terms["loss"].isfinite():
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
             raise NonFiniteLossError(
-                f"the loss is not finite in epoch {self.current_epoch} ({values}), on the slices "
-                f"{', '.join(batch['name'])}. best.ckpt keeps the best weights so far; look at these slices, lower "
-                "optim.lr or set trainer.precision=32-true"
+                f"the loss is not finite in epoch {self.current_epoch + 1} ({values}), on the slices "
+                f"{', '.join(batch['name'])}. best.ckpt in the run's folder holds the best weights so far, "
+                "if an epoch was finished; look at these slices, lower optim.lr or set trainer.precision=32-true"
             )
         averages = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(averages, on_step=False, on_epoch=True, batch_size=len(batch["image"]))

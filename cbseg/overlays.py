@@ -80,10 +80,16 @@ class SliceRecorder(pl.Callback):
             self._record(
                 store.slices[index].name,
                 image=np.array(store.images[index]),
-                points=data.annotate(store, index).numpy(),
+                points=self._points(data, index),
                 truth=np.array(store.masks[index]),
                 prediction=np.asarray(prediction),
             )
+
+    def _points(self, data: Any, index: int) -> Mask:
+        """What the annotator gives, or no points where people's clicks leave the slice out, as they do test slices."""
+        if data.annotate.covers(data.store, index):
+            return data.annotate(data.store, index).numpy()
+        return np.full(data.store.images.shape[1:], IGNORE, np.uint8)
 
     def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:
         self.folder.mkdir(exist_ok=True)

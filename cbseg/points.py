@@ -45,8 +45,8 @@ SAMPLERS: dict[str, Callable[[Region, NDArray[np.uint64]], int]] = {
 }
 
 
-def find_regions(mask: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
-    """Number a mask's regions: 8-connected components of one class.
+def find_regions(mask: NDArray[np.integer | np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """Number a mask's regions: 8-connected components, of one class each; ``find_regions(mask > 0)`` joins the classes.
 
     Shape:
         - mask: :math:`(H, W)`; output: labels :math:`(H, W)`, 0 on the background and 1…n on the regions, and n.
@@ -60,7 +60,7 @@ def find_regions(mask: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
 def sample_points(
     mask: NDArray[np.integer], sampler: str = "distance_transform", seed: int = 0, empty: str = "background"
 ) -> NDArray[np.uint8]:
-    """Annotate a mask as a radiologist would: one point in each region, and as many on the background.
+    """Annotate a mask as a radiologist would: one point in each region of one class, and as many on the background.
 
     Every pixel draws one random number, from a bit generator whose stream NumPy guarantees. A ``uniform`` point is the
     region's pixel with the smallest, and the background points are the background's pixels with the smallest, so they
@@ -87,8 +87,8 @@ def sample_points(
     array([[255, 255, 255],
            [  0,   2, 255]], dtype=uint8)
     """
-    check_choice("data.points.sampler", sampler, list(SAMPLERS))
-    check_choice("data.points.empty", empty, ["background", "ignore"])
+    check_choice("data.annotate.sampler", sampler, list(SAMPLERS))
+    check_choice("data.annotate.empty", empty, ["background", "ignore"])
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.min() < 0 or mask.max() >= IGNORE:
         raise ValueError(
@@ -133,7 +133,7 @@ def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
     if not path.is_file():
         raise InputError(f"data.annotate.file={path}: no such file; give a CSV with the columns slice,row,column,class")
     clicks: dict[str, list[tuple[int, int, int]]] = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
         reader = csv.DictReader(file)
         for line in reader:
             try:
@@ -203,6 +203,8 @@ def resize_points(points: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
     for row, column, value in zip(rows, columns, classes, strict=True):
         if value and resized[row, column] != IGNORE:
             free_rows, free_columns = np.nonzero(resized == IGNORE)
+            if not free_rows.size:
+                break  # more regions than pixels
             nearest = np.argmin((free_rows - row) ** 2 + (free_columns - column) ** 2)
             row, column = free_rows[nearest], free_columns[nearest]
         if value:

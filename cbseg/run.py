@@ -24,11 +24,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.errors import InputError
-from cbseg.metrics import COUNTS, segmentation_scores, undefined_scores
+from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.metrics import COUNTS, SCORES, segmentation_scores, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.tracking import (
@@ -41,6 +42,7 @@ from cbseg.tracking import (
     set_aside,
     settings_name,
     wandb_logger,
+    wandb_mode,
     write_json,
 )
 
@@ -57,29 +59,54 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def effective_overrides(overrides: Sequence[str]) -> list[str]:
-    """Those of a run's overrides that change its config and are not free."""
+    """Those of a run's overrides that change its config and are not free, each value as the config holds it."""
 
-    def plain(some: Sequence[str]) -> DictConfig:
-        config = compose(some)
+    def plain(some: Sequence[str]) -> DictConfig | None:
+        try:
+            config = compose(some)
+        except ConfigCompositionException:  # without optim=sps there is no optim.beta
+            return None
         return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
     whole = plain(overrides)
-    return [o for o in overrides if not is_free(o) and plain([other for other in overrides if other != o]) != whole]
+    assert whole is not None
+    kept = list(overrides)
+    for override in overrides:
+        without = [other for other in kept if other is not override]
+        if plain(without) == whole:
+            kept = without
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+
+    def normal(override: str) -> str:
+        key = override.split("=")[0].lstrip("+")
+        is_value = key not in groups and not key.startswith("~")
+        return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
+
+    return [normal(override) for override in kept if not is_free(override)]
 
 
-def build(config: DictConfig) -> Any:
+def build(config: DictConfig, key: str, **arguments: Any) -> Any:
     """What a config's ``_target_`` makes of it.
 
+    Args:
+        config: Holds a ``_target_``.
+        key: Where it stands in the whole config, for messages.
+        arguments: Added to the config's.
+
     Raises:
-        InputError: If a setting is refused, as its own message and not wrapped in Hydra's.
+        InputError: If a setting is refused; the message is the innermost one and not Hydra's around it.
     """
     try:
-        return instantiate(config)
+        return instantiate(config, **arguments)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
-        raise cause or error from error
+        if isinstance(cause, InputError):
+            raise cause from error
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise InputError(f"{key}: {cause}") from error
+        raise
 
 
 def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
@@ -95,9 +122,10 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         The run's folder.
 
     Raises:
-        InputError: If a setting or the data is bad; nothing was written then.
+        InputError: If a setting or the data is bad; nothing was written or moved then.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
+    check_settings(config)
     settings = settings_name(effective_overrides(overrides))
     folder = run_folder(config.runs, data, loss, config.seed, settings)
     if not config.rerun and is_finished(folder, config):
@@ -105,23 +133,29 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         return folder
 
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = build(config.data)
-    net, criterion = build(config.model), build(config.loss)
-    module = SegmentationModule(net, criterion, build(config.optim), config.model.num_classes, config.seed)
+    criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
+    net, optimizer = build(config.model, "model"), build(config.optim, "optim")
+    module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optim: {error}") from error
+    trainer, best, timer = make_trainer(config, folder)
     datamodule.setup()
     split = {part: len(indices) for part, indices in datamodule.split._asdict().items()}
+    code = environment()
     log.info("%s: %s slices", folder, ", ".join(f"{count} {part}" for part, count in split.items()))
 
     set_aside(folder)
     folder.mkdir(parents=True)
     OmegaConf.save(config, folder / CONFIG, resolve=True)
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if config.logger:
-        loggers.append(wandb_logger(folder, data, loss, config.seed, settings, config, **config.logger))
     started = time.monotonic()
     failed = True
     try:
-        training = train_and_test(config, module, datamodule, folder, loggers)
+        trainer.loggers = [CSVLogger(folder, name="", version="")]
+        if config.logger:
+            trainer.loggers += [wandb_logger(folder, data, loss, config.seed, settings, config, **config.logger)]
+        training = fit_and_test(trainer, module, datamodule, best, timer)
         failed = False
     finally:
         wandb.finish(exit_code=int(failed))
@@ -136,7 +170,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         "seconds": round(time.monotonic() - started, 2),
         "split": split,
         "dataset": datamodule.store.statistics(),
-        **environment(),
+        **code,
     }
     write_json(folder / METRICS, metrics)
     scores = " ".join(f"{name} {_shown(score)}" for name, score in metrics["test"].items())
@@ -145,40 +179,71 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     return folder
 
 
-def train_and_test(
-    config: DictConfig,
+def check_settings(config: DictConfig) -> None:
+    """Refuse what no other part checks before hours of training.
+
+    Raises:
+        InputError: Naming the key and what exists.
+    """
+    check_whole("seed", config.seed, least=0)
+    check_whole("overlays", config.overlays, least=0)
+    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
+    check_whole("model.num_classes", config.model.num_classes, least=2)
+    if config.selection.patience is not None:
+        check_whole("selection.patience", config.selection.patience, least=1)
+    check_choice("selection.monitor", config.selection.monitor, [f"val/{score}" for score in SCORES])
+    check_choice("selection.mode", config.selection.mode, ["max", "min"])
+    if config.logger:
+        wandb_mode(config.logger.mode)
+
+
+def make_trainer(config: DictConfig, folder: Path) -> tuple[pl.Trainer, ModelCheckpoint, Timer]:
+    """Lightning's Trainer for a run folder, the callback that keeps the best weights, and the clock.
+
+    Raises:
+        InputError: If a setting is refused, or asks for several devices.
+    """
+    selection = config.selection
+    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
+    timer = Timer()
+    callbacks: list[pl.Callback] = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
+    if config.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar(leave=False))
+    if selection.patience is not None:
+        callbacks.append(
+            EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience, check_finite=False)
+        )
+    trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=False, default_root_dir=folder)
+    if trainer.world_size > 1:
+        raise InputError(f"trainer.devices={config.trainer.devices}: a run uses one device; sweep over several instead")
+    return trainer, best, timer
+
+
+def fit_and_test(
+    trainer: pl.Trainer,
     module: SegmentationModule,
     datamodule: SliceDataModule,
-    folder: Path,
-    loggers: list[Logger],
+    best: ModelCheckpoint,
+    timer: Timer,
 ) -> dict[str, Any]:
     """Fit, then read the test set once with the selected epoch's weights.
 
     Returns:
         What ``metrics.json`` says of the training: the selected epoch (from 1), its validation score, and the speed.
     """
-    selection = config.selection
-    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
-    timer = Timer()
-    callbacks = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=False))
-    if selection.patience is not None:
-        callbacks.append(EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience))
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
-
     trainer.fit(module, datamodule=datamodule)
     epochs = trainer.current_epoch
     images = epochs * len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
+    seconds = timer.time_elapsed("train") - timer.time_elapsed("validate")
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     trainer.test(module, datamodule=datamodule, verbose=False)
     assert best.best_model_score is not None
     return {
-        "val": {selection.monitor: best.best_model_score.item()},
+        "val": {str(best.monitor): best.best_model_score.item()},
         "best_epoch": checkpoint["epoch"] + 1,
         "epochs": epochs,
-        "images_per_second": round(images / timer.time_elapsed("train"), 2),
+        "images_per_second": round(images / seconds, 2),
     }
 
 
@@ -197,7 +262,7 @@ def test_scores(counts: dict[int, torch.Tensor], slices: Sequence[Any]) -> dict[
 
     return {
         "test": {name: score.item() for name, score in scores.items()},
-        "undefined": undefined_scores(scores),
+        "undefined": undefined_scores(total),
         "counts": named(total),
         "scans": {scan: named(count) for scan, count in scans.items()},
     }

@@ -1,7 +1,9 @@
 """The run folder: where it lies, what is written into it, and when it counts as finished."""
 
+import copy
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -17,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
 from cbseg.errors import InputError, check_choice
+
+log = logging.getLogger(__name__)
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 
@@ -86,7 +90,13 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     """
     if not (folder / METRICS).is_file():
         return False
-    here, there = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, OmegaConf.load(folder / CONFIG)))
+    finished = OmegaConf.load(folder / CONFIG)
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    for key in FREE_KEYS:  # as it would be in the finished run's place: other keys are derived from these
+        if key not in ("data", "loss") and OmegaConf.select(finished, key) is not None:
+            OmegaConf.update(config, key, OmegaConf.select(finished, key), merge=False)
+    here, there = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, finished))
     keys = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key) and not is_free(key))
     if keys:
         differences = "; ".join(f"{key} was {there.get(key)}, is {here.get(key)}" for key in keys)
@@ -158,6 +168,22 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def wandb_mode(mode: str) -> str:
+    """``online`` or ``offline`` for a configured mode; the environment's ``WANDB_MODE`` goes before it. Never asks.
+
+    Raises:
+        InputError: If the mode does not exist, or is ``online`` without a login.
+    """
+    check_choice("logger.mode", mode, ["auto", "online", "offline"])
+    mode = os.environ.get("WANDB_MODE", mode)
+    if mode not in ("auto", "online"):
+        return mode
+    logged_in = wandb.login(prompt=False, verify=False)
+    if mode == "online" and not logged_in:
+        raise InputError("logger.mode=online: you are not logged in to W&B; run `wandb login`, or logger.mode=offline")
+    return "online" if logged_in else "offline"
+
+
 def wandb_logger(
     folder: Path,
     data: str,
@@ -169,7 +195,7 @@ def wandb_logger(
     project: str,
     entity: str | None,
 ) -> WandbLogger:
-    """A W&B run for a run folder: grouped by data, its job type the loss. It never asks for a login.
+    """A W&B run for a run folder: grouped by data, its job type the loss.
 
     Args:
         folder: The run's folder; W&B's files go into ``wandb`` in it.
@@ -178,29 +204,35 @@ def wandb_logger(
         seed: The seed.
         settings: What differs from the defaults.
         config: The whole config.
-        mode: ``auto``, which is online if the user is logged in and else offline; ``online``; ``offline``.
-            The environment's ``WANDB_MODE`` goes before it.
+        mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
         project: W&B's project.
         entity: W&B's user or team; the user's default if it is null.
 
     Raises:
-        InputError: If the mode does not exist.
+        InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
     """
-    check_choice("logger.mode", mode, ["auto", "online", "offline"])
-    if mode == "auto":
-        mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
-    experiment = wandb.init(
-        mode=os.environ.get("WANDB_MODE", mode),  # type: ignore[arg-type]
-        dir=folder,
-        project=project,
-        entity=entity,
-        name=" ".join(filter(None, [data, loss, f"seed{seed}", settings])),
-        group=data,
-        job_type=loss,
-        tags=[data, loss, *filter(None, [settings[:64]])],
-        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        settings=wandb.Settings(silent=True),
-        reinit="finish_previous",
-    )
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            dir=folder,
+            project=project,
+            entity=entity,
+            name=" ".join(filter(None, [data, loss, f"seed{seed}", settings])),
+            group=data,
+            job_type=loss,
+            tags=[data, loss, *filter(None, [settings[:64]])],
+            config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True),
+            reinit="finish_previous",
+        )
+
+    try:
+        experiment = start(wandb_mode(mode))
+    except wandb.errors.CommError as error:
+        if mode != "auto":
+            raise InputError(f"logger.mode={mode}: W&B cannot be reached ({error}); logger.mode=offline") from error
+        log.warning("W&B cannot be reached (%s): logging offline", error)
+        experiment = start("offline")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return WandbLogger(experiment=experiment, save_dir=folder)

@@ -11,27 +11,27 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cbseg.overlays import COLOURS, paint, show
-from experiments.tables import LOSSES, read_runs
+from experiments.tables import read_runs, titles
 
 
-def qualitative(data: str, folders: dict[str, Path], dice: dict[str, float | None]) -> Figure:
+def qualitative(data: str, folders: dict[str, Path], dice: dict[str, float | None]) -> Figure | None:
     """One row a recorded slice: image, points, truth, and each loss's prediction.
 
     Args:
         data: For the title.
-        folders: Each loss's run folder.
+        folders: Each loss's run folder, in the order to show.
         dice: Each loss's test Dice.
 
-    Raises:
-        ValueError: If the runs recorded no slice in common.
+    Returns:
+        The figure, or nothing if the runs recorded no slice in common.
     """
     recorded = [{path.stem for path in (folder / "slices").glob("*.npz")} for folder in folders.values()]
     names = sorted(set.intersection(*recorded))
     if not names:
-        raise ValueError(f"{data}: the runs recorded no slice in common (overlays=0?)")
-    figure = Figure(figsize=(2 * (3 + len(folders)), 2.1 * len(names) + 0.6), layout="constrained")
-    grid = figure.subplots(len(names), 3 + len(folders), squeeze=False)
-    for axes, name in zip(grid, names, strict=True):
+        return None
+    columns = 3 + len(folders)
+    figure = Figure(figsize=(2 * columns, 2.1 * len(names) + 0.6), layout="constrained")
+    for axes, name in zip(figure.subplots(len(names), columns, squeeze=False), names, strict=True):
         slices = {loss: np.load(folder / "slices" / f"{name}.npz") for loss, folder in folders.items()}
         first = next(iter(slices.values()))
         show(axes[0], first["image"], name)
@@ -39,17 +39,17 @@ def qualitative(data: str, folders: dict[str, Path], dice: dict[str, float | Non
         show(axes[2], paint(first["image"], first["truth"]), "truth")
         for ax, (loss, arrays) in zip(axes[3:], slices.items(), strict=True):
             score = "undefined" if dice[loss] is None else f"{dice[loss]:.2f}"
-            show(
-                ax,
-                paint(arrays["image"], arrays["truth"], arrays["prediction"]),
-                f"{LOSSES[loss]}, test Dice {score}",
-            )
+            title = f"{titles(folders)[loss]}, test Dice {score}"
+            show(ax, paint(arrays["image"], arrays["truth"], arrays["prediction"]), title)
     figure.suptitle(f"{data}. {COLOURS}", fontsize=9)
     return figure
 
 
-def write(runs: Path) -> list[Path]:
+def write(runs: Path) -> list[str]:
     """Draw a figure for each data and setting, from the lowest seed of each loss.
+
+    Returns:
+        A line on each: where it is, or why there is none.
 
     Raises:
         SystemExit: If there is no finished run.
@@ -60,21 +60,25 @@ def write(runs: Path) -> list[Path]:
         groups[run["data"], run["settings"]][run["loss"]] = folder
         dice[run["data"], run["settings"]][run["loss"]] = run["test"]["dice"]
     (runs / "figures").mkdir(exist_ok=True)
-    written = []
-    for (data, settings), folders in groups.items():
-        path = runs / "figures" / f"{','.join(filter(None, [data, settings]))}.png"
-        ordered = {loss: folders[loss] for loss in LOSSES if loss in folders}
-        qualitative(data, ordered, dice[data, settings]).savefig(path, dpi=110)
-        written.append(path)
-    return written
+    lines = []
+    for (data, settings), folders in sorted(groups.items()):
+        ordered = {loss: folders[loss] for loss in titles(folders) if loss in folders}
+        figure = qualitative(data, ordered, dice[data, settings])
+        name = ",".join(filter(None, [data, settings]))
+        if figure is None:
+            lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
+            continue
+        path = runs / "figures" / f"{name}.png"
+        figure.savefig(path, dpi=110)
+        lines.append(f"{name}: {path}")
+    return lines
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="The qualitative figure from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    for path in write(parser.parse_args().runs):
-        print(f"figure: {path}")
+    print("\n".join(write(parser.parse_args().runs)))
 
 
 if __name__ == "__main__":

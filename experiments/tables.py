@@ -7,6 +7,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def statistics_table(runs: list[dict[str, Any]]) -> Table:
     found = {run["data"].split("_")[0]: run["dataset"] for run in runs}
     rows = {
         data: {title: (found.get(data, {}).get(key), paper[k]) for k, (key, title) in enumerate(STATISTICS.items())}
-        for data, paper in PAPER["statistics"].items()
+        for data, paper in (dict.fromkeys(found, [None] * len(STATISTICS)) | PAPER["statistics"]).items()
     }
     note = (
         "; a case is a scan: COVID-19-A's files do not tell which slices share a patient" if "covidA" in found else ""
@@ -94,21 +95,33 @@ def statistics_table(runs: list[dict[str, Any]]) -> Table:
     return Table("table1", f"Table 1: dataset statistics, ours (paper's){note}", "Dataset", rows, 0)
 
 
+def titles(losses: Iterable[str]) -> dict[str, str]:
+    """The paper's losses and their titles in the paper's order, then any others under their own names."""
+    return LOSSES | {loss: loss for loss in sorted(set(losses) - set(LOSSES))}
+
+
 def segmentation_table(data: str, runs: list[dict[str, Any]]) -> Table:
-    """One of Tables 2-6, the mean over seeds; runs of other data are ignored."""
-    paper = PAPER["segmentation"][data]
+    """One of Tables 2-6, or a table of a dataset that the paper does not have; the mean over seeds.
+
+    Args:
+        data: Runs of other data are ignored.
+        runs: Runs of one setting.
+    """
+    found = [run for run in runs if run["data"] == data]
+    paper = PAPER["segmentation"].get(data, {})
     rows = {}
-    seeds = set()
-    for loss, title in LOSSES.items():
-        ours = [run for run in runs if run["data"] == data and run["loss"] == loss]
-        seeds.add(len(ours))
+    for loss, title in titles(run["loss"] for run in found).items():
+        ours = [run for run in found if run["loss"] == loss]
+        theirs = paper.get(loss, [None] * len(SCORES))
         rows[title] = {
-            COLUMNS[score]: (_mean([run["test"][score] for run in ours]), paper[loss][k])
-            for k, score in enumerate(SCORES)
+            COLUMNS[score]: (_mean([run["test"][score] for run in ours]), number)
+            for score, number in zip(SCORES, theirs, strict=True)
         }
-    count = "/".join(map(str, sorted(seeds)))
-    caption = f"Table {paper['table']}: {data} segmentation, ours, the mean over {count} seed(s) (paper's)"
-    return Table(f"table{paper['table']}", caption, "Loss function", rows, 2)
+    seeds = len({run["seed"] for run in found})
+    over = "1 seed" if seeds == 1 else f"the mean over up to {seeds} seeds"
+    name = f"table{paper['table']}" if paper else f"table_{data}"
+    title = f"Table {paper['table']}: {data}" if paper else data
+    return Table(name, f"{title} segmentation, ours, {over} (paper's)", "Loss function", rows, 2)
 
 
 def _mean(scores: list[float | None]) -> float | None:
@@ -117,9 +130,10 @@ def _mean(scores: list[float | None]) -> float | None:
 
 
 def tables(runs: list[dict[str, Any]]) -> list[Table]:
-    """All tables for which there are runs of one setting."""
-    data = [name for name in PAPER["segmentation"] if any(run["data"] == name for run in runs)]
-    return [statistics_table(runs), *(segmentation_table(name, runs) for name in data)]
+    """All tables for which there are runs of one setting: the paper's in its order, then other datasets'."""
+    found = {run["data"] for run in runs}
+    ordered = [data for data in PAPER["segmentation"] if data in found] + sorted(found - set(PAPER["segmentation"]))
+    return [statistics_table(runs), *(segmentation_table(data, runs) for data in ordered)]
 
 
 def write(runs: Path) -> str:

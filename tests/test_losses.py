@@ -157,12 +157,14 @@ def test_point_loss_without_annotated_pixels_is_zero_with_zero_gradient(reductio
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_full_loss_of_a_uniform_mask_is_finite_and_falls_towards_the_truth(value):
-    mask = torch.full((1, 40, 40), value)
-    right = torch.zeros(1, 2, 40, 40)
+def test_full_loss_of_no_region_and_of_all_infection_equals_its_formula_and_is_zero_for_the_truth(value):
+    logits, *_ = random_case(value, (2, 2, 20, 18))
+    mask = np.full((2, 20, 18), value)
+    ours = weighted_bce_iou_loss(torch.tensor(logits), torch.tensor(mask)).item()
+    assert ours == pytest.approx(full_oracle(logits, mask), abs=1e-10)
+    right = torch.zeros(1, 2, 20, 18)
     right[:, value] = 30.0
-    assert weighted_bce_iou_loss(right, mask).item() == pytest.approx(0, abs=1e-6)
-    assert 1 < weighted_bce_iou_loss(right.flip(1), mask).item() < 200
+    assert weighted_bce_iou_loss(right, torch.tensor(mask[:1])).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_losses_of_one_pixel():

@@ -34,7 +34,7 @@ def test_scores_equal_a_table_computed_by_hand(pred, truth, expected):
             assert scores[name].isnan()
         else:
             assert scores[name].item() == pytest.approx(value)
-    undefined = undefined_scores(scores)
+    undefined = undefined_scores(metric.counts)
     assert list(undefined) == [name for name, value in zip(SCORES, expected, strict=True) if value is None]
     assert all("= 0" in reason for reason in undefined.values())
 
@@ -77,6 +77,13 @@ def test_with_more_classes_scores_are_means_over_the_foreground():
     assert metric.compute()["ppv"].item() == pytest.approx((1 / 2 + 1) / 2)
 
 
+def test_with_more_classes_the_undefined_class_is_named():
+    metric = SegmentationScores(num_classes=3)
+    metric.update(torch.tensor([[[1, 0]]]), torch.tensor([[[1, 0]]]))
+    assert metric.compute()["sens"].isnan()
+    assert undefined_scores(metric.counts)["sens"] == "of class 2: the truth holds no infection (TP + FN = 0)"
+
+
 def test_counts_are_exact_beyond_float32():
     metric = SegmentationScores()
     metric.counts[:] = torch.tensor([[2**40 + 1], [0], [0], [0]])
@@ -89,7 +96,8 @@ def test_counts_are_exact_beyond_float32():
     [
         (torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 3).long(), "differ in shape"),
         (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2).long(), "integer"),
-        (torch.full((1, 2, 2), 2), torch.zeros(1, 2, 2).long(), "class of 2 or more"),
+        (torch.full((1, 2, 2), 2), torch.zeros(1, 2, 2).long(), r"pred_mask holds 2…2, classes are 0…1"),
+        (torch.zeros(1, 2, 2).long(), torch.full((1, 2, 2), -1), "mask holds -1"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(pred, truth, message):

@@ -109,7 +109,7 @@ def test_a_slice_without_regions_is_all_background_or_not_annotated():
 
 
 @settings(max_examples=60, deadline=None)
-@given(mask=masks, height=st.integers(6, 40), width=st.integers(6, 40))
+@given(mask=masks, height=st.integers(1, 40), width=st.integers(1, 40))
 def test_resizing_points_loses_no_region(mask, height, width):
     points = sample_points(mask)
     resized = resize_points(points, (height, width))

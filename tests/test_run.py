@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from cbseg import run as run_module
+from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
 from cbseg.losses.point import PointLoss
 from cbseg.module import NonFiniteLossError
@@ -44,7 +47,7 @@ def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     assert f"{folder}: test dice" in caplog.text
 
 
-def test_scores_follow_from_the_counts_by_scan_and_from_the_checkpoint(train, store):
+def test_scores_follow_from_the_counts_by_scan(train):
     found = metrics(train("loss=full"))
     assert len(found["scans"]) == 8
     total = {name: sum(scan[name] for scan in found["scans"].values()) for name in ("tp", "fp", "fn", "tn")}
@@ -112,8 +115,8 @@ def test_patience_stops_early(train):
 
 
 def test_sps_trains_without_a_learning_rate(train):
-    log = log_of(train("loss=full", "optim=sps", "optim.lr=1.0", "trainer.max_epochs=8"))
-    assert min(log["train/loss"]) < log["train/loss"][0]
+    log = log_of(train("loss=pl", "optim=sps", "trainer.max_epochs=25"))
+    assert log["train/loss"][-1] < 0.85 * log["train/loss"][0]
 
 
 def test_bf16_scores_are_close_to_float32(train):
@@ -121,7 +124,7 @@ def test_bf16_scores_are_close_to_float32(train):
         metrics(train("loss=full", "trainer.max_epochs=10", f"trainer.precision={p}"))
         for p in ("32-true", "bf16-mixed")
     )
-    assert a["test"]["dice"] == pytest.approx(b["test"]["dice"], abs=0.15)
+    assert a["val"]["val/dice"] == pytest.approx(b["val"]["val/dice"], abs=0.05)
 
 
 def test_a_finished_run_is_skipped_and_rerun_keeps_the_old_one(train, caplog):
@@ -144,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_slices_named_and_keeps_the_bes
         return {"point": real(self, logits, batch)["point"] * (float("nan") if len(steps) == 5 else 1)}
 
     monkeypatch.setattr(PointLoss, "terms", terms)
-    with pytest.raises(NonFiniteLossError, match="epoch 2.*point nan") as error:
+    with pytest.raises(NonFiniteLossError, match="epoch 3.*point nan") as error:
         train("loss=pl", "trainer.max_epochs=4", "data.batch_size=3")
     assert all(name in str(error.value) for name in steps[-1])
     (folder,) = (tmp_path / "runs/covidA/pl").iterdir()
@@ -153,15 +156,57 @@ def test_a_loss_that_is_not_finite_stops_with_its_slices_named_and_keeps_the_bes
     assert not (folder / "metrics.json").exists()
 
 
-def test_a_scan_without_infection_in_the_test_set_leaves_scores_defined_and_bad_ones_null(train, tmp_path):
-    """A network that predicts nothing: PPV is undefined, and metrics.json says why."""
+def test_a_network_that_predicts_nothing_has_no_ppv_and_the_reason_is_given(train):
     found = metrics(train("loss=pl", "optim.lr=0", "trainer.max_epochs=1"))
     assert found["test"]["ppv"] is None
     assert "TP + FP = 0" in found["undefined"]["ppv"]
     assert found["test"]["dice"] == 0
 
 
-def test_other_widths_and_sizes_that_are_not_square_train(train):
+def test_a_test_set_without_infection_has_no_sensitivity_and_the_reason_is_given(train, covid_a, tmp_path):
+    root = tmp_path / "healthy"
+    shutil.copytree(covid_a, root)
+    for path in (root / "Dataset" / FOLDERS["test"] / "GT").iterdir():
+        with Image.open(path) as mask:
+            Image.new("L", mask.size).save(path)
+    found = metrics(train("loss=pl", f"data.root={root}"))
+    assert found["test"]["sens"] is None
+    assert "TP + FN = 0" in found["undefined"]["sens"]
+    assert found["dataset"]["slices_with_infections"] == 8
+
+
+def test_peoples_clicks_train_a_whole_run(train, tmp_path):
+    file = tmp_path / "clicks.csv"
+    file.write_text("slice,row,column,class\n" + "".join(f"train-{k},30,40,1\ntrain-{k},0,0,0\n" for k in range(6)))
+    folder = train("loss=cb_fliprot", f"data.annotate.file={file}")
+    assert metrics(folder)["status"] == "finished"
+    assert all((np.load(path)["points"] == 255).all() for path in (folder / "slices").glob("*.npz"))
+
+
+def test_the_released_protocol_trains(train):
+    found = metrics(train("loss=cb_fliprot", "protocol=released"))
+    assert found["status"] == "finished"
+
+
+def test_another_store_is_no_other_run(train, tmp_path):
+    folder = train("loss=pl")
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    assert train("loss=pl", f"store={tmp_path / 'other'}") == folder
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("override", ["data.root=/nowhere", "optim.lr=-1", "logger=wandb logger.mode=foo"])
+def test_a_rerun_with_a_mistake_leaves_the_finished_run_where_it_is(train, override):
+    folder = train("loss=pl")
+    mistake = override.split() if "optim" not in override and "root" not in override else [override]
+    with pytest.raises(InputError):
+        train("loss=pl", "rerun=true", *mistake)
+    assert (folder / "metrics.json").is_file()
+    assert not (folder.parent / "old").exists()
+    assert len(list(folder.parent.iterdir())) == 1
+
+
+def test_images_that_are_not_square_train(train):
     folder = train("loss=cb_flip", "data.image_size=[64,96]")
     assert metrics(folder)["test"]["dice"] is not None
 
@@ -203,12 +248,37 @@ def command_line(*arguments, monkeypatch, capsys):
         ("model.weights=/nowhere.pth", ["/nowhere.pth", "imagenet"]),
         ("model.padding=valid", ["same, caffe"]),
         ("data.image_size=[352,288]", ["not square"]),
+        ("selection.monitor=val/dise", ["val/dice, val/iou"]),
+        ("selection.mode=maxx", ["max, min"]),
+        ("selection.patience=0", ["selection.patience=0", "1 or more"]),
+        ("trainer.precision=bf17", ["trainer:", "bf16-mixed"]),
+        ("trainer.accelerator=xyz", ["trainer:", "xyz"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs=0", "1 or more"]),
+        ("trainer.devices=2", ["trainer.devices=2", "one device"]),
+        ("optim.lr=-1", ["optim:", "-1"]),
+        ("optim.lr=abc", ["optim:"]),
+        ("overlays=-1", ["overlays=-1"]),
+        ("data.num_workers=-1", ["data.num_workers=-1"]),
+        ("data.batch_size=abc", ["data.batch_size=abc"]),
+        ("data.split.val=abc", ["data.split.val=abc"]),
+        ("data.annotate.sampler=middle", ["data.annotate.sampler=middle", "uniform"]),
+        ("seed=-1", ["seed=-1"]),
+        ("seed=abc", ["seed=abc"]),
+        ("loss.weight=abc", ["loss.weight=abc"]),
+        ("loss.transforms.rotations=90", ["loss"]),
+        ("loss.supervised.reduction=pixel", ["loss.reduction=pixel", "image, batch"]),
+        ("model.dropout=2", ["model:", "dropout"]),
+        ("model.num_classes=1", ["model.num_classes=1"]),
+        ("logger.mode=onlin", ["auto, online, offline"]),
     ],
 )
 def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
-    argument, expected, monkeypatch, capsys, tmp_path
+    argument, expected, monkeypatch, capsys, tmp_path, covid_a, store
 ):
-    base = ["experiment=demo", "data.generate=null", "data.root=/nowhere", f"runs={tmp_path / 'runs'}"]
+    base = [
+        "experiment=demo", "data.generate=null", f"data.root={covid_a}", f"runs={tmp_path / 'runs'}", f"store={store}",
+    ]  # fmt: skip
+    base = [default for default in base if default.split("=")[0] != argument.split("=")[0]]
     printed, code = command_line(*base, argument, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1
     assert "Traceback" not in printed

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments import tables
+from experiments import figures, tables
 
 
 def finished(runs, data, loss, seed, dice, settings=""):
@@ -44,6 +44,17 @@ def test_runs_of_different_settings_are_never_averaged(tmp_path):
     )
     assert "0.20 (0.54)" in markdown
     assert "0.40" not in markdown
+
+
+def test_other_losses_and_datasets_are_shown_without_a_paper_value(tmp_path):
+    finished(tmp_path, "covidA", "focal", 0, 0.6)
+    finished(tmp_path, "mine", "pl", 0, 0.7)
+    markdown = tables.write(tmp_path)
+    assert "| focal              | 0.60 (–)" in markdown
+    assert "mine segmentation" in markdown
+    assert "| Point loss (PL)    | 0.70 (–)" in markdown
+    assert (tmp_path / "tables/defaults/table_mine.csv").is_file()
+    assert [line.split(":")[0] for line in figures.write(tmp_path)] == ["covidA", "mine"]
 
 
 def test_runs_set_aside_do_not_count(tmp_path):

@@ -34,8 +34,17 @@ def test_overrides_that_change_nothing_or_only_where_things_lie_are_not_settings
     given_ = ["data=covidA", "loss=pl", "seed=3", "optim=adam", "trainer.max_epochs=100", "runs=x", "store=y",
               "logger=csv", "data.num_workers=2", "rerun=true"]  # fmt: skip
     assert effective_overrides(given_) == []
-    changing = ["optim.lr=1e-3", "protocol=released", "model=fcn8_tiny", "+trainer.limit_train_batches=2"]
-    assert effective_overrides(given_ + changing) == changing
+    changing = ["optim.lr=0.001", "protocol=released", "model=fcn8_tiny", "+trainer.limit_train_batches=2"]
+    without_plus = [override.lstrip("+") for override in changing]
+    assert effective_overrides(given_ + changing) == without_plus
+
+
+def test_equal_values_written_differently_are_one_setting_even_if_given_twice():
+    assert effective_overrides(["optim.lr=1e-3"]) == effective_overrides(["optim.lr=0.001", "optim.lr=1e-3"])
+    assert effective_overrides(["data.image_size=[64, 96]"]) == effective_overrides(["data.image_size=[64,96]"])
+    assert effective_overrides(["optim=sps", "optim.beta=0.5"]) == ["optim=sps", "optim.beta=0.5"]
+    assert effective_overrides(["experiment=demo", "optim=sps"]) == ["experiment=demo", "optim=sps"]
+    assert compose(["experiment=demo", "optim=sps"]).optim.lr == 1.0
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from cbseg.data.scans import SliceData, read_binary_mask, read_grey
 from cbseg.errors import InputError
 
 FOLDERS = {
-    "train": Path("Dataset/TrainingSet/LungInfection-Train/Doctor-label"),
-    "test": Path("Dataset/TestingSet/LungInfection-Test"),
+    "train": Path("TrainingSet/LungInfection-Train/Doctor-label"),
+    "test": Path("TestingSet/LungInfection-Test"),
 }
 _PICTURES = (".jpg", ".jpeg", ".png")
 
@@ -56,8 +56,7 @@ def find_scans(root: str | Path) -> list[SliceScan]:
         InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
     """
     root = Path(root)
-    if not (root / "Dataset").is_dir() and (root / "TrainingSet").is_dir():
-        root = root.parent
+    root = root / "Dataset" if (root / "Dataset").is_dir() else root
     return [scan for subset, folder in FOLDERS.items() for scan in _pair(root / folder, subset)]
 
 

@@ -191,7 +191,7 @@ def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
         rows, columns = (np.flatnonzero((hu > -300).any(axis)) for axis in (1, 0))
         top, left = (int(0.1 * len(side)) for side in (rows, columns))
         crop = np.s_[rows[0] + top : rows[-1] - top, columns[0] + left // 2 : columns[-1] - left // 2]
-        folder = root / FOLDERS["train" if k < (scans + 1) // 2 else "test"]
+        folder = root / "Dataset" / FOLDERS["train" if k < (scans + 1) // 2 else "test"]
         for name, picture, suffix in (("Imgs", grey, "jpg"), ("GT", (mask > 0) * 255, "png")):
             (folder / name).mkdir(parents=True, exist_ok=True)
             lying = np.ascontiguousarray(np.rot90(picture[crop]).round().astype(np.uint8))
@@ -218,21 +218,27 @@ def generate(root: str | Path, layout: str, scans: int, seed: int = 0, size: int
     root = Path(root)
     settings = {"version": _VERSION, "layout": layout, "scans": scans, "seed": seed, "size": size}
     marker = root / _MARKER
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{root}.lock"):
-        if marker.is_file() and json.loads(marker.read_text()) == settings:
-            return
-        if root.exists() and not marker.is_file():
-            raise InputError(
-                f"{root}: exists and is no phantom; choose another folder for the phantom (data.root=<folder>)"
-            )
-        part = root.with_name(f"{root.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        LAYOUTS[layout](part, scans, seed, size)
-        (part / _MARKER).write_text(json.dumps(settings))
-        shutil.rmtree(root, ignore_errors=True)
-        part.rename(root)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{root}.lock"):
+            if marker.is_file() and json.loads(marker.read_text()) == settings:
+                return
+            if root.exists() and not marker.is_file():
+                raise InputError(
+                    f"{root}: exists and is no phantom; choose another folder for the phantom (data.root=<folder>)"
+                )
+            part, old = (root.with_name(f"{root.name}.{suffix}") for suffix in ("part", "old"))
+            for left_behind in (part, old):
+                shutil.rmtree(left_behind, ignore_errors=True)
+            part.mkdir()
+            LAYOUTS[layout](part, scans, seed, size)
+            (part / _MARKER).write_text(json.dumps(settings))
+            if root.exists():
+                root.rename(old)
+            part.rename(root)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be written ({error}); free some space or choose another folder") from error
 
 
 def main() -> None:

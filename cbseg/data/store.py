@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class SliceInfo:
         subset: The part that the publisher put it in, or empty.
         position: Its place in the scan, from 0.
         shape: Height and width of the native mask, pixels.
-        regions: Number of infected regions, 8-connected, in the native mask.
+        regions: Number of infected regions in the native mask: 8-connected, whatever the class.
         offset: Where the native mask begins in its file, bytes.
     """
 
@@ -56,6 +57,9 @@ class SliceStore:
     Args:
         folder: Made by :func:`prepare`.
 
+    Raises:
+        InputError: If the store was damaged after it was made.
+
     Attributes:
         slices: One :class:`SliceInfo` a slice.
         images: :math:`(N, H, W)` uint8 at training size, memory-mapped.
@@ -66,9 +70,15 @@ class SliceStore:
         index = json.loads((folder / _INDEX).read_text())
         self.slices = [SliceInfo(**{**item, "shape": tuple(item["shape"])}) for item in index["slices"]]
         shape = (len(self.slices), *index["image_size"])
-        self.images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
-        self.masks = np.memmap(folder / _MASKS, np.uint8, "r", shape=shape)
+        try:
+            self.images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
+            self.masks = np.memmap(folder / _MASKS, np.uint8, "r", shape=shape)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{folder}: is damaged ({error}); delete the folder, it is then built anew") from error
         self._native = np.memmap(folder / _NATIVE, np.uint8, "r")
+        last = self.slices[-1]
+        if self._native.size != last.offset + last.shape[0] * last.shape[1]:
+            raise InputError(f"{folder}: is damaged ({_NATIVE} has another size than {_INDEX} says); delete it")
 
     def native_mask(self, i: int) -> NDArray[np.uint8]:
         """The mask of slice ``i`` at its native size.
@@ -115,8 +125,9 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / _INDEX).is_file():
-                part = folder.with_suffix(".part")
-                shutil.rmtree(part, ignore_errors=True)  # a killed build's: we hold the lock
+                part = folder.with_name(f"{folder.name}.part")
+                for left_behind in (part, folder):  # by a killed build, or half deleted by hand: we hold the lock
+                    shutil.rmtree(left_behind, ignore_errors=True)
                 try:
                     part.mkdir()
                     _build(scans, image_size, part)
@@ -136,8 +147,11 @@ def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
     for scan in scans:
         digest.update(repr((scan.name, scan.subset)).encode())
         for path in scan.files:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     return digest.hexdigest()[:12]
 
 
@@ -154,9 +168,12 @@ def _build(scans: Sequence[Scan], image_size: tuple[int, int], folder: Path) -> 
                 images.write(_resized(image, image_size, InterpolationMode.BILINEAR).tobytes())
                 masks.write(_resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
                 native.write(mask.tobytes())
-                regions = find_regions(mask)[1]
+                regions = find_regions(mask > 0)[1]
                 slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
                 offset += mask.size
+        for file in (images, masks, native):  # what the rename makes visible is on the disk
+            file.flush()
+            os.fsync(file.fileno())
     index = {"image_size": image_size, "slices": [dataclasses.asdict(item) for item in slices]}
     (folder / _INDEX).write_text(json.dumps(index))
 

@@ -64,8 +64,8 @@ class Consistency(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("loss.compare", compare, ["probs", "logits"])
-        if not weight >= 0:
-            raise InputError(f"loss.weight={weight}: λ must be 0 or more")
+        if not (isinstance(weight, int | float) and weight >= 0):
+            raise InputError(f"loss.weight={weight}: λ is a number, 0 or more")
         self.supervised = supervised
         self.transforms = transforms
         self.weight = weight

@@ -25,6 +25,7 @@ def point_loss(logits: Tensor, points: Tensor, reduction: str = "image") -> Tens
     Raises:
         ValueError: If the spatial shapes differ; the message gives both.
 
+    >>> import torch
     >>> logits = torch.zeros(1, 2, 2, 2)
     >>> points = torch.tensor([[[1, 255], [255, 0]]])
     >>> round(point_loss(logits, points).item(), 4)  # log 2
@@ -50,7 +51,7 @@ class PointLoss(SupervisedLoss):
 
     def __init__(self, reduction: str = "image") -> None:
         super().__init__()
-        check_choice("loss reduction", reduction, ["image", "batch"])
+        check_choice("loss.reduction", reduction, ["image", "batch"])
         self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:

@@ -22,7 +22,7 @@ def read_all(root):
 
 
 def train(root):
-    return root / FOLDERS["train"]
+    return root / "Dataset" / FOLDERS["train"]
 
 
 def test_scans_come_training_first_and_sorted_by_name_as_text(root):
@@ -45,6 +45,14 @@ def test_slices_are_grey_values_and_a_mask_of_zero_and_one(root):
 
 def test_the_dataset_folder_itself_is_a_root_too(root):
     assert [scan.name for scan in find_scans(root / "Dataset")] == [scan.name for scan in find_scans(root)]
+
+
+def test_a_root_of_any_name_that_holds_the_two_sets_is_a_root_too(root, tmp_path):
+    shutil.copytree(root / "Dataset", tmp_path / "mine")
+    (tmp_path / "Dataset").mkdir()
+    scans = find_scans(tmp_path / "mine")
+    assert len(scans) == 16
+    assert all((tmp_path / "mine") in scan.image.parents for scan in scans)
 
 
 def test_no_such_folder(tmp_path):

@@ -23,7 +23,7 @@ def make(covid_a, store):
             ["experiment=demo", "data.image_size=64", "data.split.val=2", "data.generate=null",
              f"data.root={covid_a}", f"store={store}", *overrides]
         )  # fmt: skip
-        datamodule = instantiate(OmegaConf.masked_copy(config, ["data", "seed", "store", "protocol"]).data)
+        datamodule = instantiate(OmegaConf.masked_copy(config, ["data", "model", "protocol", "seed", "store"]).data)
         datamodule.setup()
         return datamodule
 
@@ -48,9 +48,9 @@ def test_covid_a_splits_into_45_5_and_48():
     assert sorted([*split.train, *split.val, *split.test]) == list(range(98))
 
 
-@pytest.mark.parametrize("val", [0, 2, 3])
-def test_too_few_slices_for_the_split_are_refused(val):
-    with pytest.raises(InputError, match="each part needs at least one"):
+@pytest.mark.parametrize(("val", "message"), [(2, "each part needs"), (3, "each part needs"), (0, "1 or more")])
+def test_too_few_slices_for_the_split_are_refused(val, message):
+    with pytest.raises(InputError, match=message):
         published([info("a", "train"), info("b", "train"), info("c", "test")], val)
 
 
@@ -131,6 +131,14 @@ def test_peoples_clicks_replace_the_masks(make, tmp_path):
     assert (batch["points"][:, 0, 0] == 0).all()
 
 
+def test_a_click_of_a_class_that_the_network_lacks_is_refused(make, tmp_path):
+    file = tmp_path / "clicks.csv"
+    lines = [f"train-{k},10,20,{2 if k == 3 else 1}" for k in range(6)]
+    file.write_text("\n".join(["\ufeffslice,row,column,class", *lines]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"slice train-3 has a point of class 2.*model\.num_classes=2"):
+        make(f"data.annotate.file={file}")
+
+
 def test_a_training_slice_without_clicks_is_named(make, tmp_path):
     file = tmp_path / "clicks.csv"
     file.write_text("slice,row,column,class\ntrain-0,10,20,1\n")
@@ -146,9 +154,12 @@ def test_a_training_slice_without_clicks_is_named(make, tmp_path):
     [
         ("data.image_size=16", "32 pixels"),
         ("data.image_size=[64]", "one number or"),
-        ("data.batch_size=0", "at least 1"),
+        ("data.image_size=[64,abc]", "one number or"),
+        ("data.image_size=64.5", "one number or"),
+        ("data.num_workers=-1", "whole number, 0 or more"),
+        ("data.batch_size=0", "whole number, 1 or more"),
         ("data.epoch=twice", "once, released"),
-        ("data.annotate.sampler=middle", "distance_transform, uniform, centroid"),
+        ("data.annotate.sampler=middle", r"data\.annotate\.sampler=middle.*distance_transform, uniform, centroid"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_read(make, override, message):

@@ -53,12 +53,14 @@ def test_it_is_built_once_and_anew_only_when_contents_or_settings_change(covid_a
     shutil.copytree(covid_a, root)
     first = prepare(find_scans(root), SIZE, tmp_path, "covidA")
     built = (first / "index.json").stat().st_mtime_ns
-    os.utime(root / FOLDERS["train"] / "Imgs/3.jpg")
+    os.utime(root / "Dataset" / FOLDERS["train"] / "Imgs/3.jpg")
     shutil.copytree(root, tmp_path / "moved")
     assert prepare(find_scans(tmp_path / "moved"), SIZE, tmp_path, "covidA") == first
     assert (first / "index.json").stat().st_mtime_ns == built
     assert prepare(find_scans(root), (48, 48), tmp_path, "covidA") != first
-    Image.open(root / FOLDERS["train"] / "GT/3.png").transpose(0).save(root / FOLDERS["train"] / "GT/3.png")
+    Image.open(root / "Dataset" / FOLDERS["train"] / "GT/3.png").transpose(0).save(
+        root / "Dataset" / FOLDERS["train"] / "GT/3.png"
+    )
     assert prepare(find_scans(root), SIZE, tmp_path, "covidA") != first
 
 
@@ -81,7 +83,7 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(covid_a, tmp_path, monke
 def test_a_bad_scan_leaves_nothing(covid_a, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(covid_a, root)
-    (root / FOLDERS["test"] / "Imgs/9.jpg").write_text("hello")
+    (root / "Dataset" / FOLDERS["test"] / "Imgs/9.jpg").write_text("hello")
     with pytest.raises(InputError, match=r"9\.jpg"):
         prepare(find_scans(root), SIZE, tmp_path / "store", "covidA")
     assert [path.suffix for path in (tmp_path / "store").iterdir()] == [".lock"]
@@ -102,16 +104,36 @@ def slow_prepare(root, parent):
 def test_killed_builds_leave_nothing_that_is_read(covid_a, tmp_path):
     reference = contents(prepare(find_scans(covid_a), SIZE, tmp_path / "reference", "covidA"))
     context = multiprocessing.get_context("fork")
-    for delay in (0.05, 0.15, 0.25):
+    for delay in (0.0, 0.05, 0.15):
+        for left_behind in (tmp_path / "killed").glob("*.part"):
+            shutil.rmtree(left_behind)
         process = context.Process(target=slow_prepare, args=(covid_a, tmp_path / "killed"))
         process.start()
+        while not list((tmp_path / "killed").glob("*.part")):
+            time.sleep(0.001)
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        assert list((tmp_path / "killed").glob("*.part"))
         assert not list((tmp_path / "killed").glob("covidA-*/index.json"))
-    assert list((tmp_path / "killed").glob("*.part")), "no kill hit a build under way"
     assert contents(prepare(find_scans(covid_a), SIZE, tmp_path / "killed", "covidA")) == reference
     assert not list((tmp_path / "killed").glob("*.part"))
+
+
+def test_a_store_without_its_index_is_built_anew(covid_a, tmp_path):
+    folder = prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")
+    reference = contents(folder)
+    (folder / "index.json").unlink()
+    assert contents(prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")) == reference
+
+
+@pytest.mark.parametrize("name", ["images.u8", "masks.u8", "native_masks.u8"])
+def test_a_damaged_store_is_refused(covid_a, tmp_path, name):
+    folder = prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="is damaged.*delete"):
+        SliceStore(folder)
 
 
 def test_processes_that_prepare_at_once_build_once(covid_a, tmp_path):

@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -152,6 +153,17 @@ def test_a_broken_weights_file_is_refused(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.pth"):
         small(weights=str(tmp_path / "broken.pth"))
+
+
+def test_no_damage_to_a_weights_file_escapes_as_another_error(tmp_path):
+    rng = np.random.default_rng(0)
+    torch.save(state_of_a_small_vgg(), tmp_path / "whole.pth")
+    whole = np.frombuffer((tmp_path / "whole.pth").read_bytes(), np.uint8)
+    for k in range(60):
+        damaged = whole[: rng.integers(1, len(whole))] if k % 2 else rng.integers(0, 256, 300, np.uint8)
+        (tmp_path / "damaged.pth").write_bytes(damaged.tobytes())
+        with pytest.raises(InputError, match=r"damaged\.pth"):
+            small(weights=str(tmp_path / "damaged.pth"))
 
 
 def test_a_missing_weights_file_is_named(tmp_path):
