@@ -17,8 +17,9 @@ $(BIN)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## the four losses on a phantom of COVID-19-A, then the tables and a picture (minutes, no download)
-	$(BIN)/python -m cbseg.run -m loss=full,pl,cb_flip,cb_fliprot data=covidA experiment=demo $(DEMO)
+demo: setup  ## a sweep of losses over phantoms of A, B and C, then tables and pictures (minutes, no download)
+	$(BIN)/python -m cbseg.run -m loss=pl,cb_flip,cb_fliprot data=covidA,covidB_sep,covidC_mixed experiment=demo $(DEMO)
+	$(BIN)/python -m cbseg.run -m loss=full data=covidA,covidB_sep,covidC_mixed experiment=demo $(DEMO)
 	$(BIN)/python -m experiments.tables demo/runs
 	$(BIN)/python -m experiments.figures demo/runs
 

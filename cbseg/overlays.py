@@ -88,7 +88,7 @@ class SliceRecorder(pl.Callback):
     def _points(self, data: Any, index: int) -> Mask:
         """What the annotator gives, or no points where people's clicks leave the slice out, as they do test slices."""
         if data.annotate.covers(data.store, index):
-            return data.annotate(data.store, index).numpy()
+            return data.annotate(data.store, index)
         return np.full(data.store.images.shape[1:], IGNORE, np.uint8)
 
     def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:

@@ -233,7 +233,8 @@ def fit_and_test(
     """
     trainer.fit(module, datamodule=datamodule)
     epochs = trainer.current_epoch
-    images = epochs * len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
+    samples = len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
+    images = epochs * min(samples, int(trainer.num_training_batches) * datamodule.batch_size)
     seconds = timer.time_elapsed("train") - timer.time_elapsed("validate")
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])

@@ -28,6 +28,8 @@ class SliceScan:
         """The image and its mask."""
         return self.image, self.mask
 
+    settings = ""
+
     def read(self) -> Iterator[SliceData]:
         """The one slice.
 

@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.scans import Scan
 from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.points import IGNORE, place_points, read_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,72 +29,12 @@ def normalise(image: Tensor) -> Tensor:
     return (image[:, None].float() / 255 - mean) / std
 
 
-class PointAnnotator:
-    """Gives each slice its point annotation: made from its native mask, or read from a file of people's clicks.
-
-    Points made from masks are a pure function of mask, name and settings.
-
-    Args:
-        sampler: See :func:`cbseg.points.sample_points`.
-        seed: Another seed, other points.
-        seed_per_slice: Whether each slice draws its own background points, or all draw with the same seed.
-        empty: What a slice without regions gives, ``background`` or ``ignore``.
-        num_classes: How many classes points may have, with background.
-        file: People's clicks, see :func:`cbseg.points.read_points`; the masks are then not looked at.
-
-    Raises:
-        InputError: If the sampler or ``empty`` does not exist, or the file is bad.
-    """
-
-    def __init__(
-        self, sampler: str, seed: int, seed_per_slice: bool, empty: str, num_classes: int, file: str | None = None
-    ) -> None:
-        check_whole("data.annotate.seed", seed, least=0)
-        sample_points(np.zeros((1, 1), np.uint8), sampler, seed, empty)  # refuses what does not exist
-        self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
-        self.num_classes, self.file = num_classes, file
-        self.clicks = None if file is None else read_points(Path(file))
-
-    def __call__(self, store: SliceStore, i: int) -> Tensor:
-        """The points of slice ``i`` at training size, (H, W) uint8.
-
-        Raises:
-            InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist.
-        """
-        item = store.slices[i]
-        if self.clicks is None:
-            seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
-            points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
-        elif self.covers(store, i):
-            try:
-                points = place_points(self.clicks[item.name], item.shape, self.empty)
-            except ValueError as error:
-                raise InputError(f"{self.file}: slice {item.name}: {error}") from error
-        else:
-            raise InputError(
-                f"{self.file}: has no line for the training slice {item.name}; add its points, or, if it is healthy, "
-                f"the line {item.name},,,"
-            )
-        highest = points[points != IGNORE].max(initial=0)
-        if highest >= self.num_classes:
-            source = self.file or "its mask"
-            raise InputError(
-                f"{source}: slice {item.name} has a point of class {highest}, but model.num_classes="
-                f"{self.num_classes}, background included; correct the point or raise model.num_classes"
-            )
-        return torch.from_numpy(resize_points(points, store.images.shape[1:]))
-
-    def covers(self, store: SliceStore, i: int) -> bool:
-        """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
-        return self.clicks is None or store.slices[i].name in self.clicks
-
-
 class TrainingSet(Dataset[dict[str, Any]]):
     """Slices at training size: ``image``, ``mask`` and ``points`` (H, W) uint8, and ``name``."""
 
     def __init__(self, store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> None:
         self.store, self.indices = store, indices
-        self.points = [annotate(store, i) for i in indices]
+        self.points = prepare_points(store, indices, annotate)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,7 +44,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         return {
             "image": torch.from_numpy(self.store.images[i].copy()),
             "mask": torch.from_numpy(self.store.masks[i].copy()),
-            "points": self.points[k],
+            "points": torch.from_numpy(self.points[k].copy()),
             "name": self.store.slices[i].name,
         }
 

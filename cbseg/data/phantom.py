@@ -1,179 +1,32 @@
-"""Seeded CT-like chests with infections, for demos and tests: what cannot be downloaded everywhere can be drawn.
+"""Seeded phantom datasets for demos and tests: what cannot be downloaded everywhere can be drawn.
 
-A chest is a set of functions of (z, y, x), so its anatomy is continuous from slice to slice: body, ribs and spine,
-lungs with vessels and airways that a careless network takes for infection, ground glass with blurred edges, and
-consolidation. ``python -m cbseg.data.phantom covidA <folder>`` writes one dataset's layout.
+``python -m cbseg.data.phantom covidA <folder>`` writes drawn chests (``chest.py``) in one dataset's layout.
 """
 
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
+import pydicom
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from skimage.transform import resize
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from cbseg.data import covid_b, covid_c
+from cbseg.data.chest import Chest, scan_slice
 from cbseg.data.covid_a import FOLDERS
+from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError, check_choice
 
-Field = NDArray[np.float64]
-
-AIR, LUNG, FAT, TISSUE, BONE = -1000.0, -840.0, -90.0, 45.0, 500.0  # HU
-GROUND_GLASS, CONSOLIDATION = 1, 2  # classes of the chest's mask, as in MedSeg's release of COVID-19-B
 _MARKER = "phantom.json"
-_VERSION = 1  # raise it when the same settings draw another chest
-
-
-class SmoothNoise:
-    """A smooth random field over the chest, about N(0, 1).
-
-    Args:
-        rng: Draws it.
-        cells: Its detail: how many independent values lie along each axis.
-    """
-
-    def __init__(self, rng: np.random.Generator, cells: int) -> None:
-        self.grid = rng.normal(size=(cells + 1, cells, cells))
-
-    def __call__(self, z: float, size: int) -> Field:
-        """The field in the plane ``z``, (size, size)."""
-        layer, t = divmod(z * (len(self.grid) - 2), 1)
-        t = t * t * (3 - 2 * t)
-        plane = (1 - t) * self.grid[int(layer)] + t * self.grid[int(layer) + 1]
-        return resize(plane, (size, size), order=3, mode="reflect")
-
-
-class Chest:
-    """One patient's chest. Coordinates are -1…1 from the patient's right to left (x) and front to back (y), 0…1 up (z).
-
-    Args:
-        seed: Decides everything about it.
-    """
-
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._body = np.array([rng.uniform(0.93, 0.99), rng.uniform(0.72, 0.82)])
-        self._lung_width, self._lung_depth = rng.uniform(0.37, 0.42), rng.uniform(0.54, 0.62)
-        self._heart = np.array([rng.uniform(0.08, 0.16), rng.uniform(-0.22, -0.1)])
-        self._lung_value = LUNG + rng.uniform(-40, 60)
-        self._outline, self._patchy, self._ragged, self._texture = (SmoothNoise(rng, n) for n in (5, 14, 36, 60))
-        self._vessels = [v for side in (-1, 1) for z in (0.25, 0.5, 0.75) for v in self._grow(rng, side, z)]
-        self._airways = [
-            (np.array([side * rng.uniform(0.16, 0.3), rng.uniform(-0.05, 0.2)]), rng.uniform(0.015, 0.04))
-            for side in (-1, 1)
-            for _ in range(2)
-        ]
-        self._lesions = [self._infect(rng) for _ in range(rng.integers(35, 140))]
-
-    def _grow(self, rng: np.random.Generator, side: int, z: float) -> list[tuple[Field, Field, float]]:
-        """A vessel tree from the hilum into one lung: segments from, to, and radius; (x, y, z)."""
-        segments = []
-        tips = [(np.array([side * 0.2, 0.05, z]), np.array([side, *rng.normal(0, (0.5, 0.15))]), 0.026)]
-        while tips:
-            start, direction, radius = tips.pop()
-            end = start + direction / np.linalg.norm(direction) * rng.uniform(0.08, 0.2)
-            segments.append((start, end, radius))
-            if radius > 0.006 and len(segments) < 120:
-                for _ in range(2):
-                    turned = end - start + rng.normal(0, (0.1, 0.1, 0.04))
-                    tips.insert(0, (end, turned, radius * rng.uniform(0.68, 0.86)))
-        return segments
-
-    def _infect(self, rng: np.random.Generator) -> dict[str, float]:
-        """A lesion: mostly in the back and near the pleura, mostly small and of ground glass."""
-        angle, reach = rng.uniform(-0.6, np.pi * 1.1), rng.uniform(0.35, 1.0) ** 0.6
-        side = rng.choice([-1, 1])
-        size = float(np.clip(np.exp(rng.normal(-3.3, 0.75)), 0.015, 0.3))
-        dense = rng.random() < 0.25
-        return {
-            "x": side * (0.46 + 0.34 * reach * np.cos(angle)),
-            "y": 0.02 + 0.54 * reach * np.sin(angle),
-            "z": rng.uniform(0, 1),
-            "rx": size * rng.uniform(0.7, 1.6),
-            "ry": size * rng.uniform(0.7, 1.6),
-            "rz": size * rng.uniform(0.5, 1.0),
-            "rough": rng.uniform(0.15, 0.5),
-            "soft": 0.06 if dense else rng.uniform(0.1, 0.35),
-            "value": rng.uniform(-150, 30) if dense else rng.uniform(-640, -360),
-            "kind": CONSOLIDATION if dense else GROUND_GLASS,
-        }
-
-    def slice(self, z: float, size: int) -> tuple[Field, NDArray[np.uint8]]:
-        """The axial plane at height ``z``, without scanner noise; row 0 is anterior, column 0 the patient's right.
-
-        Returns:
-            HU, and the mask: 0, 1 ground glass, 2 consolidation; both (size, size).
-        """
-        y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-        wobble = self._outline(z, size)
-        round_body = np.hypot(x / self._body[0], y / self._body[1]) + 0.015 * wobble
-        hu = np.where(round_body < 1, FAT, AIR)
-        hu[round_body < 0.93] = TISSUE
-
-        lungs = self._lungs(x, y, z, wobble)
-        self._bones(hu, x, y, z)
-        tissue = self._lung_value + 70 * (y + 0.3) + 22 * self._texture(z, size) + 25 * self._patchy(z, size)
-        hu = np.where(lungs, tissue, hu)
-        infection, mask = self._infection(x, y, z, size, hu)
-        hu = np.where(lungs, infection, hu)
-        mask[~lungs] = 0
-        self._tubes(hu, lungs, x, y, z)
-        return hu, mask
-
-    def _lungs(self, x: Field, y: Field, z: float, wobble: Field) -> NDArray[np.bool_]:
-        narrow = np.sqrt(max(1 - (2 * z - 0.85) ** 2 / 1.6, 0.05))  # lungs narrow towards both ends
-        outside = np.hypot((np.abs(x) - 0.46) / (self._lung_width * narrow), (y - 0.02) / (self._lung_depth * narrow))
-        heart = np.hypot((x - self._heart[0]) / (0.36 * (1.2 - z)), (y - self._heart[1]) / (0.34 * (1.2 - z)))
-        return (outside + 0.05 * wobble < 1) & (heart + 0.05 * wobble > 1)
-
-    def _bones(self, hu: Field, x: Field, y: Field, z: float) -> None:
-        spine = np.hypot(x, y - 0.5) / 0.13
-        hu[spine < 1] = BONE * 0.5
-        hu[(spine < 1) & (spine > 0.8)] = BONE
-        angles = np.linspace(0, 2 * np.pi, 14, endpoint=False) + 2.5 * z
-        for angle in angles:
-            cx, cy = np.array([0.86, 0.88]) * self._body * (np.cos(angle), np.sin(angle))
-            along = (x - cx) * -np.sin(angle) + (y - cy) * np.cos(angle)
-            across = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-            hu[np.hypot(along / 0.1, across / 0.03) < 1] = BONE
-
-    def _infection(self, x: Field, y: Field, z: float, size: int, hu: Field) -> tuple[Field, NDArray[np.uint8]]:
-        mask = np.zeros(hu.shape, np.uint8)
-        edge = 0.7 * self._patchy(z, size) + 0.5 * self._ragged(z, size)
-        for lesion in self._lesions:
-            dx, dy, dz = ((value - lesion[axis]) / lesion[f"r{axis}"] for axis, value in (("x", x), ("y", y), ("z", z)))
-            inside = 1 - np.sqrt(dx**2 + dy**2 + dz**2) + lesion["rough"] * edge
-            share = 1 / (1 + np.exp(-np.clip(inside / lesion["soft"], -30, 30)))
-            hu = hu + np.clip(lesion["value"] - hu, 0, None) * share
-            mask[inside > 0] = np.maximum(mask[inside > 0], lesion["kind"])
-        return hu, mask
-
-    def _tubes(self, hu: Field, lungs: NDArray[np.bool_], x: Field, y: Field, z: float) -> None:
-        places = np.stack([x[lungs], y[lungs], np.full(lungs.sum(), z)], -1)
-        values = hu[lungs]
-        for start, end, radius in self._vessels:
-            if min(start[2], end[2]) - radius > z or max(start[2], end[2]) + radius < z:
-                continue
-            p, d = places - start, end - start
-            t = np.clip(p @ d / (d @ d), 0, 1)
-            inside = np.linalg.norm(p - t[:, None] * d, axis=-1) < radius
-            values[inside] = np.maximum(values[inside], TISSUE - 60)
-        hu[lungs] = values
-        for centre, radius in self._airways:
-            distance = np.hypot(x - centre[0], y - centre[1]) / radius
-            hu[lungs & (distance < 1.5)] = TISSUE - 40
-            hu[lungs & (distance < 1)] = AIR + 30
-
-
-def scan_slice(hu: Field, rng: np.random.Generator, noise: float = 28.0) -> Field:
-    """What a scanner makes of a plane: slightly blurred, with correlated noise of ``noise`` HU."""
-    grain = gaussian_filter(rng.normal(size=hu.shape), 0.7)
-    return gaussian_filter(hu, 0.6) + noise * grain / grain.std()
+_VERSION = 1  # raise it when the same settings draw something else
+_WIDTH, _HEIGHT = 350.0, 300.0  # of the drawn space, mm
 
 
 def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
@@ -198,24 +51,139 @@ def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
             Image.fromarray(lying).save(folder / name / f"{k}.{suffix}", quality=92)
 
 
-LAYOUTS: dict[str, Callable[[Path, int, int, int], None]] = {"covidA": _write_covid_a}
+def draw_volume(seed: int, scan: int, slices: int, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """One chest as a scanner gives it, infected in about half of its height.
+
+    Returns:
+        HU and mask (1 ground glass, 2 consolidation), both (slices, size, size), from foot to head.
+    """
+    rng = np.random.default_rng([seed, scan])
+    bottom = rng.uniform(0.1, 0.45)
+    chest = Chest(int(rng.integers(2**32)), infected=(bottom, bottom + 0.4))
+    planes = [chest.slice(z, size) for z in np.linspace(0.03, 0.97, slices)]
+    noise = rng.uniform(15, 35)
+    hu = np.stack([scan_slice(plane, rng, noise) for plane, _ in planes])
+    return np.clip(hu, -1024, 3000).round().astype(np.int16), np.stack([mask for _, mask in planes])
 
 
-def generate(root: str | Path, layout: str, scans: int, seed: int = 0, size: int = 400) -> None:
+def _volumes(scans: int, seed: int, size: int) -> Iterator[tuple[int, NDArray[np.int16], NDArray[np.uint8]]]:
+    for scan in range(1, scans + 1):
+        yield scan, *draw_volume(seed, scan, slices=max(size // 5, 20) + scan % 4, size=size)
+
+
+def _write_covid_b_dicom(root: Path, scans: int, seed: int, size: int) -> None:
+    """The authors' layout of COVID-19-B; slices are numbered from the head, as some scanners do."""
+    (root / covid_b.PNG).mkdir()
+    grey = {label: value for value, label in covid_b.PNG_LABELS.items()}
+    for scan, hu, mask in _volumes(scans, seed, size):
+        folder = root / covid_b.DICOM / f"DCM{scan}"
+        folder.mkdir(parents=True)
+        series = generate_uid(entropy_srcs=[str(seed), str(scan)])
+        for k in range(len(hu)):
+            number = len(hu) - k
+            _write_dicom(folder / f"phantom{scan}s{number:04d}.dcm", hu, k, number, series, f"phantom-{seed}-{scan}")
+            png = np.zeros(mask[k].shape, np.uint8)
+            for label, value in grey.items():
+                png[mask[k] == label] = value
+            stored = np.ascontiguousarray(np.fliplr(np.rot90(png, -1)))
+            Image.fromarray(stored).save(root / covid_b.PNG / f"{scan}_z{number}.png")
+
+
+def _write_dicom(path: Path, hu: NDArray[np.int16], k: int, number: int, series: str, patient: str) -> None:
+    """One slice of a real CT series: UIDs, place, spacing, and stored values with an intercept of -1024."""
+    slices, rows, columns = hu.shape
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(number)])
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[series, "study"])
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[series, "frame"])
+    dataset.SeriesInstanceUID = series
+    dataset.PatientName = dataset.PatientID = patient
+    dataset.Modality, dataset.ImageType = "CT", ["DERIVED", "SECONDARY", "AXIAL"]
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, number
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    thickness = _HEIGHT / slices
+    dataset.ImagePositionPatient = [-_WIDTH / 2, -_WIDTH / 2, round(k * thickness, 4)]
+    dataset.PixelSpacing, dataset.SliceThickness = [_WIDTH / rows, _WIDTH / columns], round(thickness, 4)
+    dataset.Rows, dataset.Columns = rows, columns
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"
+    dataset.WindowCenter, dataset.WindowWidth = -500, 1500
+    dataset.PixelData = (hu[k].astype(np.int32) + 1024).astype("<u2").tobytes()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _write_covid_b_nifti(root: Path, scans: int, seed: int, size: int) -> None:
+    """MedSeg's layout of COVID-19-B."""
+    for scan, hu, mask in _volumes(scans, seed, size):
+        _write_nifti(root / covid_b.NIFTI / f"{scan}.nii.gz", hu, mirrored=scan % 2 == 0)
+        _write_nifti(root / covid_b.NIFTI_MASKS / f"{scan}.nii.gz", mask, mirrored=scan % 2 == 0)
+
+
+def _write_covid_c(root: Path, scans: int, seed: int, size: int) -> None:
+    """COVID-19-C's layout: the first half in HU, the second in 0…255, names that differ between image and mask."""
+    for scan, hu, mask in _volumes(scans, seed, size):
+        half = (scans + 1) // 2
+        if scan <= half:
+            image_name, mask_name = f"coronacases_org_{scan:03d}", f"coronacases_{scan:03d}"
+            image: NDArray[np.int16] | NDArray[np.uint8] = hu
+        else:
+            number = f"{scan - half}_{85000 + scan}_{scan % 2}"
+            image_name, mask_name = f"radiopaedia_org_covid-19-pneumonia-{number}-dcm", f"radiopaedia_{number}"
+            image = window_to_uint8(hu.astype(np.float32), (-1250, 250))
+        _write_nifti(root / covid_c.IMAGES / f"{image_name}.nii.gz", image, mirrored=scan % 2 == 0)
+        _write_nifti(root / covid_c.MASKS / f"{mask_name}.nii.gz", (mask > 0).astype(np.uint8), mirrored=scan % 2 == 0)
+
+
+def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], mirrored: bool) -> None:
+    """A volume from foot to head, stored as LPS or, mirrored, as RAS."""
+    path.parent.mkdir(exist_ok=True)
+    slices, rows, columns = volume.shape
+    spacing = (_WIDTH / columns, _WIDTH / rows, _HEIGHT / slices)
+    stored, direction = volume.T, -1
+    if mirrored:
+        stored, direction = stored[::-1, ::-1], 1
+    affine = np.diag([direction * spacing[0], direction * spacing[1], spacing[2], 1.0])
+    affine[:2, 3] = -direction * _WIDTH / 2
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(stored), affine), path)
+
+
+class Layout(NamedTuple):
+    """How a dataset is written, and what is drawn where the caller does not say: enough for its splits."""
+
+    write: Callable[[Path, int, int, int], None]
+    scans: int
+    size: int
+
+
+LAYOUTS = {
+    "covidA": Layout(_write_covid_a, 64, 400),
+    "covidB": Layout(_write_covid_b_dicom, 9, 128),
+    "covidB_nifti": Layout(_write_covid_b_nifti, 9, 128),
+    "covidC": Layout(_write_covid_c, 20, 128),
+}
+
+
+def generate(root: str | Path, layout: str, scans: int | None = None, seed: int = 0, size: int | None = None) -> None:
     """Write a phantom dataset, whole or not at all; do nothing if it is there already.
 
     Args:
         root: The dataset's folder. A phantom there that was drawn with other settings is replaced.
-        layout: Whose files to write: ``covidA``.
-        scans: How many chests.
+        layout: Whose files to write: ``covidA``, ``covidB`` (DICOM), ``covidB_nifti`` or ``covidC``.
+        scans: How many chests; by default 64 for COVID-19-A, 9 for B and 20 for C.
         seed: Decides them all.
-        size: Width of a full slice, pixels; published slices vary around it.
+        size: Width of a slice, pixels; by default 400 for COVID-19-A, where it varies, and 128 for volumes.
 
     Raises:
         InputError: If the layout does not exist, or ``root`` holds something that is no phantom.
     """
     check_choice("layout", layout, list(LAYOUTS))
     root = Path(root)
+    write, usual_scans, usual_size = LAYOUTS[layout]
+    scans, size = scans or usual_scans, size or usual_size
     settings = {"version": _VERSION, "layout": layout, "scans": scans, "seed": seed, "size": size}
     marker = root / _MARKER
     try:
@@ -231,7 +199,7 @@ def generate(root: str | Path, layout: str, scans: int, seed: int = 0, size: int
             for left_behind in (part, old):
                 shutil.rmtree(left_behind, ignore_errors=True)
             part.mkdir()
-            LAYOUTS[layout](part, scans, seed, size)
+            write(part, scans, seed, size)
             (part / _MARKER).write_text(json.dumps(settings))
             if root.exists():
                 root.rename(old)
@@ -246,9 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a phantom dataset.")
     parser.add_argument("layout", choices=list(LAYOUTS))
     parser.add_argument("root", type=Path)
-    parser.add_argument("--scans", type=int, default=98)
+    parser.add_argument("--scans", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=400)
+    parser.add_argument("--size", type=int)
     generate(**vars(parser.parse_args()))
 
 

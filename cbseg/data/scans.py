@@ -36,6 +36,10 @@ class Scan(Protocol):
     def files(self) -> tuple[Path, ...]:
         """All that it is read from; a change in one of them makes the store stale."""
 
+    @property
+    def settings(self) -> str:
+        """What beside the files decides what :meth:`read` gives; a change makes the store stale."""
+
     def read(self) -> Iterator[SliceData]:
         """The slices in order.
 

@@ -1,5 +1,6 @@
 """Which slices train, validate and test: pure functions of the slices' scans and positions."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,3 +33,58 @@ def published(slices: Sequence[SliceInfo], val: int) -> Split:
             "each part needs at least one"
         )
     return Split(train[:-val], train[-val:], test)
+
+
+def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int) -> Split:
+    """Whole scans in the order of their numbers: the first train, the next validate, the next test (``sep``).
+
+    Args:
+        slices: Any order; scans are told apart by name and ordered by the numbers in it.
+        train: Number of scans.
+        val: Number of scans.
+        test: Number of scans.
+
+    Raises:
+        InputError: If there are not exactly as many scans.
+    """
+    for name, count in (("train", train), ("val", val), ("test", test)):
+        check_whole(f"data.split.{name}", count, least=1)
+    scans = sorted({item.scan for item in slices}, key=_natural)
+    if len(scans) != train + val + test:
+        raise InputError(
+            f"found {len(scans)} scans ({', '.join(scans)}), but the split is {train} + {val} + {test} scans "
+            "(data.split.train, val, test): complete the dataset or change the split"
+        )
+    part = dict(zip(scans, [0] * train + [1] * val + [2] * test, strict=True))
+    return Split(*([i for i, item in enumerate(slices) if part[item.scan] == k] for k in range(3)))
+
+
+def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
+    """Each scan's first slices train, the next validate, the rest test (``mixed``): 45, 5 and 50 %.
+
+    Of a scan's n slices, ordered by position, those before ⌊train n⌋ train and those before ⌊(train + val) n⌋
+    validate.
+
+    Raises:
+        InputError: If a scan is too short to give each part a slice, or a share is no share.
+    """
+    if not (0 < train < train + val < 1):
+        raise InputError(f"data.split.train={train}, data.split.val={val}: shares above 0 whose sum is below 1")
+    split = Split([], [], [])
+    for scan in sorted({item.scan for item in slices}, key=_natural):
+        places = sorted((i for i, item in enumerate(slices) if item.scan == scan), key=lambda i: slices[i].position)
+        n = len(places)
+        first, second = int(n * train + 1e-9), int(n * (train + val) + 1e-9)
+        if not 0 < first < second < n:
+            raise InputError(
+                f"{scan}: its {n} slices cannot be split into {train:.0%}, {val:.0%} and the rest; "
+                "remove the scan, or use the split by scans"
+            )
+        for part, some in zip(split, (places[:first], places[first:second], places[second:]), strict=True):
+            part.extend(some)
+    return split
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Sorts ``scan-10`` after ``scan-9``."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]

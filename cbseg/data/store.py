@@ -1,5 +1,6 @@
 """The prepared slices: built once for each dataset and image size, whole or not at all, and read memory-mapped."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -7,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # raise it when the files below mean something else: old stores are then built anew
 _INDEX, _IMAGES, _MASKS, _NATIVE = "index.json", "images.u8", "masks.u8", "native_masks.u8"
+_ARRAYS = (_IMAGES, _MASKS, _NATIVE)
+_WORKERS = min(os.cpu_count() or 1, 8)
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,14 @@ class SliceStore:
         InputError: If the store was damaged after it was made.
 
     Attributes:
+        folder: Where it lies.
         slices: One :class:`SliceInfo` a slice.
         images: :math:`(N, H, W)` uint8 at training size, memory-mapped.
         masks: :math:`(N, H, W)` uint8 at training size, memory-mapped.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         index = json.loads((folder / _INDEX).read_text())
         self.slices = [SliceInfo(**{**item, "shape": tuple(item["shape"])}) for item in index["slices"]]
         shape = (len(self.slices), *index["image_size"])
@@ -145,7 +151,7 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
 def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
     digest = hashlib.sha256(repr((_FORMAT, image_size)).encode())
     for scan in scans:
-        digest.update(repr((scan.name, scan.subset)).encode())
+        digest.update(repr((scan.name, scan.subset, scan.settings)).encode())
         for path in scan.files:
             try:
                 with path.open("rb") as file:
@@ -156,26 +162,45 @@ def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
 
 
 def _build(scans: Sequence[Scan], image_size: tuple[int, int], folder: Path) -> None:
+    """Threads prepare a scan each into files of its own, which are joined in order.
+
+    Decoding, unpacking and resizing release the interpreter, so threads suffice. A thread holds one scan's image and
+    mask at a time, and joining copies in small pieces, so memory does not grow with the dataset.
+    """
+    tasks = [(scan, image_size, folder / f"{k:05d}") for k, scan in enumerate(scans)]
     slices: list[SliceInfo] = []
-    offset = 0
-    with (
-        (folder / _IMAGES).open("wb") as images,
-        (folder / _MASKS).open("wb") as masks,
-        (folder / _NATIVE).open("wb") as native,
-    ):
-        for scan in track(scans, "preparing slices", transient=True):
-            for position, (name, image, mask) in enumerate(scan.read()):
-                images.write(_resized(image, image_size, InterpolationMode.BILINEAR).tobytes())
-                masks.write(_resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
-                native.write(mask.tobytes())
-                regions = find_regions(mask > 0)[1]
-                slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
-                offset += mask.size
-        for file in (images, masks, native):  # what the rename makes visible is on the disk
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(_WORKERS) as pool:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in _ARRAYS}
+        progress = track(pool.map(_prepare_scan, tasks), "preparing scans", total=len(tasks), transient=True)
+        for (_, _, part), found in zip(tasks, progress, strict=True):
+            start = files[_NATIVE].tell()
+            slices += [dataclasses.replace(item, offset=item.offset + start) for item in found]
+            for name, file in files.items():
+                with part.with_name(part.name + name).open("rb") as piece:
+                    shutil.copyfileobj(piece, file)
+                part.with_name(part.name + name).unlink()
+        for file in files.values():  # what the rename makes visible is on the disk
             file.flush()
             os.fsync(file.fileno())
     index = {"image_size": image_size, "slices": [dataclasses.asdict(item) for item in slices]}
     (folder / _INDEX).write_text(json.dumps(index))
+
+
+def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
+    """Write one scan's slices to files of their own; offsets count from this scan's first."""
+    scan, image_size, part = task
+    slices: list[SliceInfo] = []
+    offset = 0
+    with contextlib.ExitStack() as stack:
+        images, masks, native = (stack.enter_context(part.with_name(part.name + name).open("wb")) for name in _ARRAYS)
+        for position, (name, image, mask) in enumerate(scan.read()):
+            images.write(_resized(image, image_size, InterpolationMode.BILINEAR).tobytes())
+            masks.write(_resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
+            native.write(mask.tobytes())
+            regions = find_regions(mask > 0)[1]
+            slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
+            offset += mask.size
+    return slices
 
 
 def _resized(x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode) -> NDArray[np.uint8]:

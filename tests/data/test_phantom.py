@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cbseg.data import phantom
+from cbseg.data.chest import AIR, Chest
 from cbseg.data.covid_a import find_scans
 from cbseg.errors import InputError
 
@@ -40,15 +41,15 @@ def phantom_regions(mask):
 
 
 def test_anatomy_is_continuous_from_slice_to_slice():
-    chest = phantom.Chest(3)
+    chest = Chest(3)
     here, near, far = (chest.slice(z, 100)[0] for z in (0.5, 0.503, 0.7))
     assert np.abs(here - near).mean() < 0.25 * np.abs(here - far).mean()
 
 
 def test_tissues_have_their_hounsfield_units_and_infection_lies_in_the_lungs():
-    chest = phantom.Chest(5)
+    chest = Chest(5)
     hu, mask = chest.slice(0.5, 160)
-    assert hu[0, 0] == phantom.AIR
+    assert hu[0, 0] == AIR
     lung = (hu > -960) & (hu < -700) & (mask == 0)
     assert 0.15 < lung.mean() < 0.6
     chest._lesions = []

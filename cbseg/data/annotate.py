@@ -1,0 +1,115 @@
+"""Which points each slice of a store gets, made once for all training slices."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from cbseg.data.store import SliceStore
+from cbseg.errors import InputError, check_whole
+from cbseg.points import IGNORE, place_points, read_points, resize_points, sample_points
+from cbseg.seeds import derived_seed
+
+Mask = NDArray[np.uint8]
+
+
+class PointAnnotator:
+    """Gives each slice its point annotation: made from its native mask, or read from a file of people's clicks.
+
+    Points made from masks are a pure function of mask, name and settings.
+
+    Args:
+        sampler: See :func:`cbseg.points.sample_points`.
+        seed: Another seed, other points.
+        seed_per_slice: Whether each slice draws its own background points, or all draw with the same seed.
+        empty: What a slice without regions gives, ``background`` or ``ignore``.
+        num_classes: How many classes points may have, with background.
+        file: People's clicks, see :func:`cbseg.points.read_points`; the masks are then not looked at.
+
+    Raises:
+        InputError: If the sampler or ``empty`` does not exist, or the file is bad.
+    """
+
+    def __init__(
+        self, sampler: str, seed: int, seed_per_slice: bool, empty: str, num_classes: int, file: str | None = None
+    ) -> None:
+        check_whole("data.annotate.seed", seed, least=0)
+        sample_points(np.zeros((1, 1), np.uint8), sampler, seed, empty)  # refuses what does not exist
+        self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
+        self.num_classes, self.file = num_classes, file
+        self.clicks = None if file is None else read_points(Path(file))
+
+    def __call__(self, store: SliceStore, i: int) -> Mask:
+        """The points of slice ``i`` at training size, (H, W) uint8.
+
+        Raises:
+            InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist.
+        """
+        item = store.slices[i]
+        if self.clicks is None:
+            seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
+            points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
+        elif self.covers(store, i):
+            try:
+                points = place_points(self.clicks[item.name], item.shape, self.empty)
+            except ValueError as error:
+                raise InputError(f"{self.file}: slice {item.name}: {error}") from error
+        else:
+            raise InputError(
+                f"{self.file}: has no line for the training slice {item.name}; add its points, or, if it is healthy, "
+                f"the line {item.name},,,"
+            )
+        highest = points[points != IGNORE].max(initial=0)
+        if highest >= self.num_classes:
+            source = self.file or "its mask"
+            raise InputError(
+                f"{source}: slice {item.name} has a point of class {highest}, but model.num_classes="
+                f"{self.num_classes}, background included; correct the point or raise model.num_classes"
+            )
+        return resize_points(points, store.images.shape[1:])
+
+    @property
+    def settings(self) -> str:
+        """All that decides the points beside the store."""
+        return repr((self.sampler, self.seed, self.seed_per_slice, self.empty, self.clicks))
+
+    def covers(self, store: SliceStore, i: int) -> bool:
+        """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
+        return self.clicks is None or store.slices[i].name in self.clicks
+
+
+def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> Mask:
+    """The points of some slices at training size, made once and kept beside the store.
+
+    Args:
+        store: Holds the masks.
+        indices: Which slices.
+        annotate: Makes their points; other settings make another file.
+
+    Shape:
+        - output: :math:`(N, H, W)`, memory-mapped, in the order of ``indices``.
+
+    Raises:
+        InputError: If a slice cannot be annotated, or the file cannot be written.
+    """
+    key = hashlib.sha256(repr((list(indices), annotate.settings)).encode()).hexdigest()[:12]
+    path = store.folder / f"points-{key}.u8"
+    shape = (len(indices), *store.images.shape[1:])
+    try:
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():
+                part = path.with_suffix(".part")
+                with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+                    for points in pool.map(lambda i: annotate(store, i), indices):
+                        file.write(points.tobytes())
+                part.rename(path)
+        return np.memmap(path, np.uint8, "r", shape=shape)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error}); free some space or set store=<another folder>"
+        ) from error

@@ -1,0 +1,76 @@
+"""COVID-19-C (paper §4.1.1; Ma et al. 2020): 20 NIfTI volumes, whose images and masks have different names."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from cbseg.data.nifti import NiftiVolume, open_nifti_mask
+from cbseg.data.volume_scan import VolumeScan, require_pairs
+from cbseg.errors import InputError
+
+IMAGES, MASKS = "COVID-19-CT-Seg_20cases", "Infection_Mask"
+
+
+def find_scans(
+    root: str | Path, window: Sequence[float] = (-1250, 250), classes: Mapping[int, int] | None = None
+) -> list[VolumeScan]:
+    """Pair images and masks by their numbers: ``coronacases_org_001`` is ``coronacases_001``; reads names only.
+
+    Args:
+        root: Holds ``COVID-19-CT-Seg_20cases`` and ``Infection_Mask``.
+        window: The HU that become grey values 0 and 255.
+        classes: The class that each of the masks' labels becomes; the one label, 1, is infection by default.
+
+    Returns:
+        The scans in the order of their numbers, coronacases before radiopaedia.
+
+    Raises:
+        InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
+    """
+    images, masks = (_by_number(Path(root) / folder) for folder in (IMAGES, MASKS))
+    require_pairs(images, masks)
+    return [
+        VolumeScan(
+            scan_name(images[key]),
+            (images[key], masks[key]),
+            partial(NiftiVolume, images[key]),
+            partial(open_nifti_mask, masks[key]),
+            dict(classes) if classes is not None else {1: 1},
+            (window[0], window[1]),
+        )
+        for key in sorted(images)
+    ]
+
+
+Key = tuple[str, tuple[int, ...]]
+
+
+def scan_name(path: Path) -> str:
+    """``coronacases-1`` or ``radiopaedia-10-85902-1`` for a file of either kind.
+
+    >>> scan_name(Path("radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm.nii.gz"))
+    'radiopaedia-10-85902-1'
+    """
+    source, numbers = _key(path)
+    return "-".join([source, *map(str, numbers)])
+
+
+def _key(path: Path) -> Key:
+    """Source and numbers of a file, the same for image and mask."""
+    stem = path.name.split(".nii")[0].replace("covid-19", "")  # whose 19 is no scan's number
+    source = re.match(r"[a-zA-Z]*", stem)
+    return (source[0].lower() if source else "", tuple(int(n) for n in re.findall(r"\d+", stem)))
+
+
+def _by_number(folder: Path) -> dict[Key, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; COVID-19-C is {IMAGES} and {MASKS} below data.root")
+    found: dict[Key, Path] = {}
+    for path in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+        if _key(path) in found:
+            raise InputError(f"{path}: has the numbers of {found[_key(path)].name}; keep one of them")
+        found[_key(path)] = path
+    if not found:
+        raise InputError(f"{folder}: holds no NIfTI files; put COVID-19-C's there")
+    return found

@@ -1,0 +1,150 @@
+"""DICOM series: one file a slice, put in order by where the slices lie."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut
+
+from cbseg.data.volumes import require_numbers
+from cbseg.errors import InputError
+
+log = logging.getLogger(__name__)
+
+AIR = -1024.0  # HU; scanners pad outside the field of view with less
+_TOLERANCE = 0.01  # of direction cosines
+_GAP = 1.5  # times the usual distance between slices: then one is missing
+
+
+class DicomSeries:
+    """A folder's or list's DICOM files as axial slices; see :class:`cbseg.data.volumes.Volume`.
+
+    Slices are ordered by their position along the slice normal, never by file name. Localizers are left out, with a
+    warning. A missing Modality is warned of, another than CT is refused.
+
+    Args:
+        files: The files of one series.
+        name: What to call it in messages.
+
+    Attributes:
+        files: In order, from the foot.
+
+    Raises:
+        InputError: If a file is no DICOM image of a CT series; if series, sizes or orientations are mixed; if slices
+            are not axial; if two lie at one place, or one is missing. The message names the files.
+    """
+
+    def __init__(self, files: list[Path], name: str) -> None:
+        self.name = name
+        headers = {path: _header(path) for path in sorted(files)}
+        for path in [path for path, header in headers.items() if "LOCALIZER" in header.get("ImageType", [])]:
+            log.warning("%s: a localizer, left out", path)
+            del headers[path]
+        if not headers:
+            raise InputError(f"{name}: holds no CT slices")
+        unnamed = [path for path, header in headers.items() if not header.get("Modality")]
+        if unnamed:
+            log.warning("%s: %d files have no Modality, such as %s; read as CT", name, len(unnamed), unnamed[0].name)
+        for key, what in (("SeriesInstanceUID", "series"), ("Rows", "heights"), ("Columns", "widths")):
+            _require_one(headers, key, what)
+        orientations = {path: np.array(header.ImageOrientationPatient, float) for path, header in headers.items()}
+        first = next(iter(orientations))
+        for path, orientation in orientations.items():
+            if np.abs(orientation - orientations[first]).max() > _TOLERANCE:
+                raise InputError(
+                    f"{path}: is oriented {orientation.tolist()}, {first.name} {orientations[first].tolist()}; "
+                    "keep slices of one orientation in a folder"
+                )
+        self._right, self._down = orientations[first][:3], orientations[first][3:]
+        self._normal = np.cross(self._right, self._down)
+        if abs(self._normal[2]) < 1 - 0.05 or abs(self._right[0]) < 1 - 0.05:
+            raise InputError(
+                f"{first}: is not an axial slice (orientation {orientations[first].tolist()}); cbseg reads axial CT"
+            )
+        self._headers = headers
+        self.files, self.spacing = self._ordered()
+
+    def _ordered(self) -> tuple[list[Path], tuple[float, float, float]]:
+        # from the foot, whichever way the normal points
+        towards_head = self._normal * np.sign(self._normal[2])
+        height = {
+            path: float(np.array(header.ImagePositionPatient, float) @ towards_head)
+            for path, header in self._headers.items()
+        }
+        files = sorted(height, key=height.__getitem__)
+        steps = np.diff([height[path] for path in files])
+        usual = float(np.median(steps)) if len(steps) else 1.0
+        for below, above, step in zip(files, files[1:], steps, strict=False):
+            if step < 1e-3:
+                raise InputError(f"{above}: lies at the same position as {below.name}; remove one of them")
+            if step > _GAP * usual:
+                raise InputError(
+                    f"{self.name}: between {below.name} and {above.name} are {step:.2f} mm, elsewhere {usual:.2f} mm: "
+                    f"about {round(step / usual) - 1} slice(s) are missing; complete the series"
+                )
+        rows, columns = (float(x) for x in self._headers[files[0]].PixelSpacing)
+        return files, (usual, rows, columns)
+
+    @property
+    def orientation(self) -> str:
+        """Where columns, rows and slices run to."""
+        return ("L" if self._right[0] > 0 else "R") + ("P" if self._down[1] > 0 else "A") + "S"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        header = self._headers[self.files[0]]
+        return len(self.files), int(header.Rows), int(header.Columns)
+
+    def slice(self, k: int) -> NDArray[np.floating]:
+        """Slice ``k`` from the foot, HU, (H, W) float32; row 0 is anterior, column 0 the patient's right.
+
+        Raises:
+            InputError: If its pixels cannot be decoded.
+        """
+        path = self.files[k]
+        try:
+            dataset = pydicom.dcmread(path)
+            values = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
+        except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+            raise InputError(f"{path}: its pixels cannot be decoded ({error}); copy or export it again") from error
+        require_numbers(values, str(path))
+        return np.maximum(self.to_canonical(values), AIR)
+
+    def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Turn a slice as it is stored so that row 0 is anterior and column 0 the patient's right."""
+        return stored[:: 1 if self._down[1] > 0 else -1, :: 1 if self._right[0] > 0 else -1]
+
+
+def _header(path: Path) -> pydicom.Dataset:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        has_pixels = "PixelData" in pydicom.dcmread(path, defer_size=1024, specific_tags=["PixelData"])
+    except (InvalidDicomError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a DICOM file ({error}); remove it or export it again") from error
+    if header.get("Modality") not in (None, "", "CT"):
+        raise InputError(f"{path}: its Modality is {header.Modality}, not CT; remove it")
+    if not has_pixels:
+        raise InputError(f"{path}: holds no pixel data; remove it or export it again")
+    if "LOCALIZER" not in header.get("ImageType", []):
+        for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+            if key not in header:
+                raise InputError(f"{path}: has no {key}, so it cannot be placed in its series; export it again")
+    return header
+
+
+def _require_one(headers: dict[Path, pydicom.Dataset], key: str, what: str) -> None:
+    """Refuse a folder whose files differ in a tag, and name one of the odd ones."""
+    counts = Counter(str(header.get(key)) for header in headers.values())
+    if len(counts) > 1:
+        usual = counts.most_common(1)[0][0]
+        odd = next(path for path, header in headers.items() if str(header.get(key)) != usual)
+        raise InputError(
+            f"{odd}: its {key} is {headers[odd].get(key)}, that of {counts[usual]} others {usual}: mixed {what} in one "
+            "folder; put each series into a folder of its own"
+        )

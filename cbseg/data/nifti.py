@@ -1,0 +1,110 @@
+"""NIfTI volumes, whatever way they are stored."""
+
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from cbseg.data.volumes import CANONICAL, Volume, require_numbers
+from cbseg.errors import InputError
+
+_SAME_PLACE = 0.01  # mm, in any entry of the affine
+
+
+class NiftiVolume:
+    """A NIfTI file as axial slices; see :class:`cbseg.data.volumes.Volume`.
+
+    The header is read at once. An uncompressed file is read slice by slice; a compressed one is unpacked at the first
+    slice, in its stored type.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file.
+
+    Raises:
+        InputError: If the file is missing, is no NIfTI, has not three dimensions, or is not axial.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+        try:
+            image: Any = nib.load(path)
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file") from error
+        except (ImageFileError, OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: not a readable NIfTI file ({error}); download or export it again") from error
+        self.image = image
+        if self.image.ndim != 3 or min(self.image.shape) < 1:
+            raise InputError(
+                f"{path}: has {self.image.ndim} dimensions {self.image.shape}, a CT volume has three; "
+                "save one volume a file"
+            )
+        self.affine: NDArray[np.float64] = self.image.affine
+        stored = nib.io_orientation(self.affine)
+        if np.isnan(stored).any():
+            raise InputError(
+                f"{path}: its affine does not say how it is oriented; set sform or qform and save it again"
+            )
+        self.orientation = "".join(nib.aff2axcodes(self.affine))
+        self._to_canonical = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(CANONICAL))
+        # canonical axis -> stored axis, and whether it runs the other way
+        self._axes = [int(np.flatnonzero(self._to_canonical[:, 0] == axis)[0]) for axis in range(3)]
+        self._flipped = [self._to_canonical[axis, 1] < 0 for axis in self._axes]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns, in canonical orientation."""
+        columns, rows, slices = (self.image.shape[axis] for axis in self._axes)
+        return slices, rows, columns
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between slices, rows and columns, mm."""
+        columns, rows, slices = (float(self.image.header.get_zooms()[axis]) for axis in self._axes)
+        return slices, rows, columns
+
+    @cached_property
+    def _stored(self) -> Any:
+        """Stored values, sliceable: lazy for an uncompressed file, in memory for a compressed one."""
+        return self.image.dataobj.get_unscaled() if self.name.endswith(".gz") else self.image.dataobj
+
+    def slice(self, k: int) -> NDArray[np.floating]:
+        """Slice ``k`` from the foot, (H, W) float32; row 0 is anterior, column 0 the patient's right.
+
+        Raises:
+            InputError: If the file ends early or is damaged, or the slice holds NaN.
+        """
+        columns, rows, slices = self._axes
+        where: list[Any] = [slice(None)] * 3
+        where[slices] = self.shape[0] - 1 - k if self._flipped[2] else k
+        try:
+            values = np.asarray(self._stored[tuple(where)], np.float32)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise InputError(f"{self.path}: ends early or is damaged ({error}); download or copy it again") from error
+        if self.name.endswith(".gz"):  # unpacked without nibabel's scaling
+            values = values * np.float32(self.image.dataobj.slope) + np.float32(self.image.dataobj.inter)
+        values = values.T if columns < rows else values
+        values = values[:: -1 if self._flipped[1] else 1, :: -1 if self._flipped[0] else 1]
+        require_numbers(values, f"{self.path}, slice {k}")
+        return values
+
+
+def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
+    """A NIfTI mask of a NIfTI image.
+
+    Raises:
+        InputError: If the mask cannot be read, or lies elsewhere in space than its image.
+    """
+    mask = NiftiVolume(path)
+    if isinstance(image, NiftiVolume) and mask.image.shape == image.image.shape:
+        apart = float(np.abs(mask.affine - image.affine).max())
+        if apart > _SAME_PLACE:
+            raise InputError(
+                f"{path}: lies elsewhere than its image {image.path.name} (their affines differ by up to {apart:.3g}); "
+                "resample the mask to the image, or correct its header"
+            )
+    return mask

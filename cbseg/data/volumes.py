@@ -1,0 +1,62 @@
+"""What a CT volume is, whatever its format: an ordered stack of axial slices in one canonical orientation."""
+
+import logging
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbseg.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CANONICAL = ("L", "P", "S")
+"""Columns run to the patient's left, rows to the back, slices to the head: row 0 is anterior, column 0 the right."""
+
+
+class Volume(Protocol):
+    """A stack of axial slices from foot to head; in each, row 0 is anterior and column 0 the patient's right."""
+
+    @property
+    def name(self) -> str:
+        """The file or folder that it came from, for messages."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between slices, rows and columns, mm."""
+
+    @property
+    def orientation(self) -> str:
+        """How it is stored: where its columns, rows and slices run to, such as ``LPS``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+
+    def slice(self, k: int) -> NDArray[np.floating]:
+        """Slice ``k`` from the foot, (H, W) float32, in HU unless the volume was stored as 8-bit grey values.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+
+
+def window_to_uint8(hu: NDArray[np.floating], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """HU to grey values: the window's lower end is 0, its upper end 255, rounded; beyond it is clipped.
+
+    >>> window_to_uint8(np.array([-2000.0, -1250.0, -500.0, 250.0]), (-1250, 250)).tolist()
+    [0, 0, 128, 255]
+    """
+    low, high = window
+    return np.round((np.clip(hu, low, high) - low) / (high - low) * 255).astype(np.uint8)
+
+
+def require_numbers(values: NDArray[np.floating], name: str) -> None:
+    """Refuse a slice that holds no number.
+
+    Raises:
+        InputError: If a value is NaN or infinite.
+    """
+    if not np.isfinite(values).all():
+        share = 100 * (1 - np.isfinite(values).mean())
+        raise InputError(f"{name}: {share:.0f} % of its values are NaN or infinite; export the volume again")

@@ -1,0 +1,143 @@
+"""COVID-19-B and C: both layouts, pairing by number, intensities, labels, and bad folders."""
+
+import logging
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbseg.data import covid_b, covid_c, phantom
+from cbseg.data.store import SliceStore, prepare
+from cbseg.data.volumes import window_to_uint8
+from cbseg.errors import InputError
+
+SCANS, SEED, SIZE = 2, 7, 48
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("volumes")
+    for layout in ("covidB", "covidB_nifti", "covidC"):
+        phantom.generate(root / layout, layout, scans=SCANS, seed=SEED, size=SIZE)
+    return root
+
+
+@pytest.fixture
+def spoil(drawn, tmp_path):
+    """``spoil(layout)`` gives a copy to spoil."""
+
+    def one(layout):
+        shutil.copytree(drawn / layout, tmp_path / layout)
+        return tmp_path / layout
+
+    return one
+
+
+def read_all(scans):
+    return [item for scan in scans for item in scan.read()]
+
+
+def test_both_layouts_of_b_prepare_to_the_same_store_slice_for_slice(drawn, tmp_path):
+    dicom, nifti = (
+        SliceStore(prepare(covid_b.find_scans(drawn / layout), (32, 32), tmp_path, layout))
+        for layout in ("covidB", "covidB_nifti")
+    )
+    assert [item.name for item in dicom.slices] == [item.name for item in nifti.slices]
+    assert (dicom.images == nifti.images).all()
+    assert (dicom.masks == nifti.masks).all()
+    assert all((dicom.native_mask(i) == nifti.native_mask(i)).all() for i in range(len(dicom.slices)))
+    assert 0 < dicom.statistics()["slices_with_infections"] < dicom.statistics()["slices"]
+
+
+@pytest.mark.parametrize("layout", ["covidB", "covidB_nifti"])
+def test_slices_of_b_are_what_was_drawn(drawn, layout):
+    slices = read_all(covid_b.find_scans(drawn / layout, classes={1: 1, 2: 2, 3: 0}))
+    start = 0
+    for scan in range(1, SCANS + 1):
+        hu, mask = phantom.draw_volume(SEED, scan, slices=20 + scan % 4, size=SIZE)
+        for k in range(len(hu)):
+            name, image, classes = slices[start + k]
+            assert name == f"scan-{scan}-{k:02d}"
+            assert (image == window_to_uint8(hu[k].astype(np.float32), (-1250, 250))).all()
+            assert (classes == mask[k]).all()
+        start += len(hu)
+
+
+def test_cs_scans_pair_by_number_and_grey_volumes_are_taken_as_they_are(drawn, caplog):
+    caplog.set_level(logging.INFO)
+    scans = covid_c.find_scans(drawn / "covidC")
+    assert [scan.name for scan in scans] == ["coronacases-1", "radiopaedia-1-85002-0"]
+    grey = read_all(scans[1:])
+    hu, mask = phantom.draw_volume(SEED, 2, slices=22, size=SIZE)
+    assert all(
+        (a.image == window_to_uint8(b.astype(np.float32), (-1250, 250))).all() for a, b in zip(grey, hu, strict=True)
+    )
+    assert all((a.mask == (b > 0)).all() for a, b in zip(grey, mask, strict=True))
+    assert "holds grey values 0…255 already" in caplog.text
+    caplog.clear()
+    read_all(scans[:1])
+    assert "grey values" not in caplog.text
+
+
+def test_another_window_prepares_anew(drawn, tmp_path):
+    first, second = (
+        prepare(covid_c.find_scans(drawn / "covidC", window=window), (32, 32), tmp_path, "covidC")
+        for window in ((-1250, 250), (-1000, 400))
+    )
+    assert first != second
+
+
+def test_neither_or_both_layouts(tmp_path):
+    with pytest.raises(InputError, match="neither layout.*OpenSourceDCMs.*rp_im"):
+        covid_b.find_scans(tmp_path)
+    (tmp_path / "OpenSourceDCMs").mkdir()
+    (tmp_path / "rp_im").mkdir()
+    with pytest.raises(InputError, match="both layouts"):
+        covid_b.find_scans(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "find", "remove", "message"),
+    [
+        ("covidB_nifti", covid_b.find_scans, "rp_msk/2.nii.gz", r"rp_im/2\.nii\.gz: has no mask"),
+        ("covidB_nifti", covid_b.find_scans, "rp_im/2.nii.gz", r"rp_msk/2\.nii\.gz: has no image"),
+        ("covidC", covid_c.find_scans, "Infection_Mask/coronacases_001.nii.gz", "coronacases_org_001.*has no mask"),
+        ("covidC", covid_c.find_scans, "COVID-19-CT-Seg_20cases/coronacases_org_001.nii.gz", "has no image"),
+    ],
+)
+def test_a_scan_without_a_mask_and_a_mask_without_a_scan(spoil, layout, find, remove, message):
+    root = spoil(layout)
+    (root / remove).unlink()
+    with pytest.raises(InputError, match=message):
+        find(root)
+
+
+def test_a_dicom_scan_without_masks_and_a_mask_without_its_slice(spoil):
+    root = spoil("covidB")
+    for path in (root / "InfectionMasks").glob("2_z*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match="DCM2: has no mask"):
+        covid_b.find_scans(root)
+    Image.new("L", (SIZE, SIZE)).save(root / "InfectionMasks/2_z99.png")
+    with pytest.raises(InputError, match=r"2_z99\.png.*has no slice 99"):
+        read_all(covid_b.find_scans(root))
+
+
+def test_a_mask_of_another_shape(spoil):
+    root = spoil("covidC")
+    path = root / "Infection_Mask/coronacases_001.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, :, :-1], image.affine), path)
+    with pytest.raises(InputError, match=r"coronacases_001\.nii\.gz: has 20 × 48 × 48.*Are they a pair"):
+        read_all(covid_c.find_scans(root))
+
+
+def test_mask_values_outside_the_known_set(spoil):
+    root = spoil("covidC")
+    path = root / "Infection_Mask/coronacases_001.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 9, image.affine), path)
+    with pytest.raises(InputError, match=r"coronacases_001\.nii\.gz, slice \d+: holds \[9"):
+        read_all(covid_c.find_scans(root))

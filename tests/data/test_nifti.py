@@ -1,0 +1,92 @@
+"""NIfTI volumes: one canonical orientation, lazy slices, and every kind of bad file."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cbseg.data.nifti import NiftiVolume, open_nifti_mask
+from cbseg.errors import InputError
+
+
+@pytest.fixture
+def volume():
+    """HU from foot to head, rows to the back, columns to the left: no two voxels alike."""
+    return np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6) - 50
+
+
+def save(path, volume, codes="LPS", **header):
+    """Store a canonical volume with its axes running to ``codes``."""
+    lps = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    change = nib.orientations.ornt_transform(nib.io_orientation(lps.affine), nib.orientations.axcodes2ornt(codes))
+    image = lps.as_reoriented(change)
+    for key, value in header.items():
+        image.header[key] = value
+    nib.save(image, path)
+    return path
+
+
+CODES = ["".join(c) for p in itertools.permutations(["LR", "AP", "IS"]) for c in itertools.product(*p)]
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_every_stored_orientation_reads_to_the_same_slices(tmp_path, volume, codes, suffix):
+    read = NiftiVolume(save(tmp_path / f"v{suffix}", volume, codes))
+    assert read.orientation == codes
+    assert read.shape == volume.shape
+    assert read.spacing == (4, 3, 2)
+    for k in range(len(volume)):
+        assert (read.slice(k) == volume[k]).all()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_scaling_in_the_header_is_applied(tmp_path, volume, suffix):
+    image = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image.header.set_slope_inter(2.0, -1024.0)
+    nib.save(image, tmp_path / f"v{suffix}")
+    direct = nib.load(tmp_path / f"v{suffix}").get_fdata()
+    np.testing.assert_allclose(NiftiVolume(tmp_path / f"v{suffix}").slice(1), direct[:, :, 1].T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 2)])
+def test_other_than_three_dimensions_are_refused_by_name(tmp_path, shape):
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "v.nii.gz")
+    with pytest.raises(InputError, match=rf"v\.nii\.gz: has {len(shape)} dimensions"):
+        NiftiVolume(tmp_path / "v.nii.gz")
+
+
+def test_a_truncated_file(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 1000, (20, 20, 20)).astype(np.int16)
+    path = save(tmp_path / "v.nii.gz", noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"v\.nii\.gz: ends early or is damaged"):
+        NiftiVolume(path).slice(0)
+    path.write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"v\.nii\.gz: not a readable NIfTI"):
+        NiftiVolume(path)
+    with pytest.raises(InputError, match=r"none\.nii: no such file"):
+        NiftiVolume(tmp_path / "none.nii")
+
+
+def test_a_volume_of_nans(tmp_path):
+    path = save(tmp_path / "v.nii.gz", np.full((4, 5, 6), np.nan, np.float32))
+    with pytest.raises(InputError, match=r"v\.nii\.gz, slice 0: 100 % of its values are NaN"):
+        NiftiVolume(path).slice(0)
+
+
+def test_a_mask_that_lies_elsewhere_than_its_image(tmp_path, volume):
+    image = NiftiVolume(save(tmp_path / "image.nii.gz", volume))
+    nib.save(nib.Nifti1Image(volume.T, np.diag([-2.5, -3.0, 4.0, 1.0])), tmp_path / "mask.nii.gz")
+    with pytest.raises(InputError, match=r"mask\.nii\.gz: lies elsewhere than its image image\.nii\.gz"):
+        open_nifti_mask(tmp_path / "mask.nii.gz", image)
+
+
+def test_the_real_volume_reads_to_what_nibabel_gives(shared):
+    path = shared / "data/nifti/chest_ct_cropped.nii.gz"
+    read, direct = NiftiVolume(path), nib.load(path).get_fdata()
+    assert read.orientation == "LPS"
+    assert read.spacing == (1.5, 1.5, 1.5)
+    for k in range(0, 112, 10):
+        assert (read.slice(k) == direct[:, :, k].T).all()

@@ -1,0 +1,71 @@
+"""The splits: disjoint, complete, independent of order; whole scans in sep, shares of each scan in mixed."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbseg.data.splits import by_scan, within_scan
+from cbseg.data.store import SliceInfo
+from cbseg.errors import InputError
+
+
+def dataset(lengths):
+    return [
+        SliceInfo(f"scan-{scan}-{k}", f"scan-{scan}", "", k, (4, 4), 0, 0)
+        for scan, n in enumerate(lengths, start=1)
+        for k in range(n)
+    ]
+
+
+def names(slices, split):
+    return [{slices[i].name for i in part} for part in split]
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=9, max_size=9), seed=st.integers(0, 99))
+def test_sep_is_disjoint_complete_by_scan_and_independent_of_order(lengths, seed):
+    slices = dataset(lengths)
+    split = by_scan(slices, train=5, val=1, test=3)
+    assert sorted([*split.train, *split.val, *split.test]) == list(range(len(slices)))
+    scans = [{slices[i].scan for i in part} for part in split]
+    assert [len(part) for part in scans] == [5, 1, 3]
+    assert scans[1] == {"scan-6"}
+    assert len(scans[0] | scans[1] | scans[2]) == 9
+    shuffled = random.Random(seed).sample(slices, len(slices))
+    assert names(shuffled, by_scan(shuffled, 5, 1, 3)) == names(slices, split)
+
+
+@given(lengths=st.lists(st.integers(20, 120), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_mixed_takes_45_5_and_50_percent_of_each_scan_by_position(lengths, seed):
+    slices = dataset(lengths)
+    split = within_scan(slices, train=0.45, val=0.05)
+    assert sorted([*split.train, *split.val, *split.test]) == list(range(len(slices)))
+    for scan, n in enumerate(lengths, start=1):
+        positions = [sorted(slices[i].position for i in part if slices[i].scan == f"scan-{scan}") for part in split]
+        assert positions[0] == list(range(45 * n // 100))
+        assert positions[1] == list(range(45 * n // 100, n // 2))
+        assert positions[2] == list(range(n // 2, n))
+    shuffled = random.Random(seed).sample(slices, len(slices))
+    assert names(shuffled, within_scan(shuffled, 0.45, 0.05)) == names(slices, split)
+
+
+def test_scans_are_ordered_by_number_and_not_as_text():
+    slices = dataset([1] * 10)
+    assert [slices[i].scan for i in by_scan(slices, 8, 1, 1).test] == ["scan-10"]
+
+
+def test_fewer_scans_than_the_split_needs():
+    with pytest.raises(InputError, match=r"found 8 scans.*5 \+ 1 \+ 3"):
+        by_scan(dataset([3] * 8), 5, 1, 3)
+
+
+def test_a_scan_of_three_slices_in_the_mixed_split():
+    with pytest.raises(InputError, match="scan-2: its 3 slices cannot be split"):
+        within_scan(dataset([40, 3]), 0.45, 0.05)
+
+
+@pytest.mark.parametrize(("train", "val"), [(0.9, 0.2), (0, 0.5), (0.5, 0)])
+def test_shares_that_are_none(train, val):
+    with pytest.raises(InputError, match="shares above 0"):
+        within_scan(dataset([40]), train, val)
