@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs=demo/runs store=demo/store
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint tables figures clean
+.PHONY: help setup demo test lint tables figures bench clean
 
 help:  ## print this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -36,6 +36,9 @@ tables: setup  ## the paper's tables from runs/, each number beside the paper's
 
 figures: setup  ## the qualitative figure from runs/
 	$(BIN)/python -m experiments.figures runs
+
+bench: setup  ## measure what things cost, beside plain baselines
+	$(BIN)/python -m experiments.bench
 
 clean:  ## remove .venv, caches and the demo; keep runs/, store/ and data/
 	rm -rf .venv demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

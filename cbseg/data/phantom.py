@@ -58,8 +58,8 @@ def draw_volume(seed: int, scan: int, slices: int, size: int) -> tuple[NDArray[n
         HU and mask (1 ground glass, 2 consolidation), both (slices, size, size), from foot to head.
     """
     rng = np.random.default_rng([seed, scan])
-    bottom = rng.uniform(0.1, 0.45)
-    chest = Chest(int(rng.integers(2**32)), infected=(bottom, bottom + 0.4))
+    bottom = rng.uniform(0.15, 0.6)
+    chest = Chest(int(rng.integers(2**32)), infected=(bottom, bottom + 0.22))
     planes = [chest.slice(z, size) for z in np.linspace(0.03, 0.97, slices)]
     noise = rng.uniform(15, 35)
     hu = np.stack([scan_slice(plane, rng, noise) for plane, _ in planes])

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import time
@@ -101,23 +102,26 @@ def slow_prepare(root, parent):
     prepare(find_scans(root), SIZE, Path(parent), "covidA")
 
 
-def test_killed_builds_leave_nothing_that_is_read(covid_a, tmp_path):
+def test_after_a_kill_at_any_moment_the_next_build_ends_with_the_same_store(covid_a, tmp_path):
     reference = contents(prepare(find_scans(covid_a), SIZE, tmp_path / "reference", "covidA"))
     context = multiprocessing.get_context("fork")
-    for delay in (0.0, 0.05, 0.15):
-        for left_behind in (tmp_path / "killed").glob("*.part"):
-            shutil.rmtree(left_behind)
-        process = context.Process(target=slow_prepare, args=(covid_a, tmp_path / "killed"))
+    moments = random.Random(0)
+    interrupted = 0
+    for k in range(20):
+        parent = tmp_path / str(k)
+        process = context.Process(target=slow_prepare, args=(covid_a, parent))
         process.start()
-        while not list((tmp_path / "killed").glob("*.part")):
+        while not list(parent.glob("*.part")):
             time.sleep(0.001)
-        time.sleep(delay)
+        time.sleep(moments.uniform(0, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert list((tmp_path / "killed").glob("*.part"))
-        assert not list((tmp_path / "killed").glob("covidA-*/index.json"))
-    assert contents(prepare(find_scans(covid_a), SIZE, tmp_path / "killed", "covidA")) == reference
-    assert not list((tmp_path / "killed").glob("*.part"))
+        if list(parent.glob("*.part")):
+            interrupted += 1
+            assert not list(parent.glob("covidA-*/index.json"))
+        assert contents(prepare(find_scans(covid_a), SIZE, parent, "covidA")) == reference
+        assert not list(parent.glob("*.part"))
+    assert interrupted > 5
 
 
 def test_a_store_without_its_index_is_built_anew(covid_a, tmp_path):

@@ -1,0 +1,126 @@
+"""Look at a dataset before training on it for a day: ``python -m cbseg.data.check covidB_sep data.root=<folder>``.
+
+Prints what was found, beside the paper's Table 1; intensity range, orientation and spacing of each scan; the split;
+every problem, not only the first; and writes a contact sheet with mask outlines.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cbseg.data.scans import Scan
+from cbseg.data.store import SliceInfo
+from cbseg.data.volume_scan import VolumeScan
+from cbseg.errors import InputError
+from cbseg.overlays import show
+from cbseg.points import find_regions
+from cbseg.run import build, compose
+
+_COLUMNS = 6  # of the contact sheet
+
+
+def check(datamodule: Any, sheet: Path) -> Iterator[str]:
+    """Read every scan of a DataModule's dataset and report on it, line by line.
+
+    Args:
+        datamodule: A :class:`cbseg.data.datamodule.SliceDataModule`, not set up.
+        sheet: Where the contact sheet goes.
+
+    Yields:
+        Lines to print; a problem's begins with ``problem:``.
+    """
+    if datamodule.generate is not None:
+        datamodule.generate(datamodule.root)
+    try:
+        scans: Sequence[Scan] = datamodule.find_scans(datamodule.root)
+    except InputError as error:
+        yield f"problem: {error}"
+        return
+    slices: list[SliceInfo] = []
+    pictures: list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]] = []
+    for scan in scans:
+        try:
+            found = list(scan.read())
+        except InputError as error:
+            yield f"problem: {error}"
+            continue
+        infos = [
+            SliceInfo(name, scan.name, scan.subset, k, mask.shape, find_regions(mask > 0)[1], 0)
+            for k, (name, _, mask) in enumerate(found)
+        ]
+        yield f"{scan.name}: {_described(scan, infos)}, grey values {_range([item.image for item in found])}"
+        slices += infos
+        fullest = max(range(len(found)), key=lambda k: int((found[k].mask > 0).sum()))
+        pictures.append(found[fullest])
+    if not slices:
+        return
+    infected = [item for item in slices if item.regions]
+    yield (
+        f"in all {len(scans)} scans, {len(slices)} slices, {len(infected)} with infection "
+        f"({len(infected) / len(slices):.1%}), {sum(item.regions for item in slices)} infected regions"
+    )
+    try:
+        split = datamodule.split_slices(slices)
+        yield "split: " + ", ".join(f"{len(part)} {name}" for name, part in split._asdict().items())
+    except InputError as error:
+        yield f"problem: {error}"
+    _contact_sheet(pictures).savefig(sheet, dpi=110)
+    yield f"contact sheet, each scan's most infected slice: {sheet}"
+
+
+def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
+    sizes = sorted({item.shape for item in infos})
+    text = f"{len(infos)} slices of {' and '.join(f'{width} × {height}' for height, width in sizes)}"
+    text += f", {sum(item.regions > 0 for item in infos)} with infection"
+    if isinstance(scan, VolumeScan):
+        volume = scan.open_image()
+        spacing = " × ".join(f"{side:.2f}" for side in volume.spacing)
+        middle = volume.slice(volume.shape[0] // 2)
+        text += f", stored as {volume.orientation}, {spacing} mm, values {middle.min():.0f}…{middle.max():.0f}"
+    return text
+
+
+def _range(images: Sequence[NDArray[np.uint8]]) -> str:
+    return f"{min(int(x.min()) for x in images)}…{max(int(x.max()) for x in images)}"
+
+
+def _contact_sheet(pictures: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]) -> Figure:
+    rows = -(-len(pictures) // _COLUMNS)
+    figure = Figure(figsize=(2 * _COLUMNS, 2.1 * rows), layout="constrained")
+    cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in cells:
+        axes.set_axis_off()
+    for axes, (name, image, mask) in zip(cells, pictures, strict=False):
+        show(axes, image, name)
+        if mask.any():
+            axes.contour(mask > 0, levels=[0.5], colors="red", linewidths=0.6)
+    return figure
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Check a dataset before training on it.")
+    parser.add_argument("data", help="a data config, such as covidA or covidB_sep")
+    parser.add_argument("overrides", nargs="*", help="such as data.root=<folder> or experiment=demo")
+    parser.add_argument("--sheet", type=Path, help="the contact sheet's file (default: check-<data>.png)")
+    arguments = parser.parse_args()
+    try:
+        config = compose([f"data={arguments.data}", *arguments.overrides])
+        sheet = arguments.sheet or Path(f"check-{arguments.data}.png")
+        problems = 0
+        for line in check(build(config.data, "data"), sheet):
+            problems += line.startswith("problem:")
+            print(line, flush=True)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(f"{problems} problem(s)" if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

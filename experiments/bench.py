@@ -1,0 +1,130 @@
+"""What things cost, as measured here and now: ``make bench`` prints a table and writes ``runs/bench.json``.
+
+Speeds are compared with a plain baseline in the same run; alone they say more about the machine than about the code.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from cbseg.data.annotate import PointAnnotator
+from cbseg.data.datamodule import TrainingSet
+from cbseg.data.scans import SliceData
+from cbseg.data.store import SliceStore, prepare
+from cbseg.tracking import environment, write_json
+
+SCANS, SLICES, NATIVE, SIZE = 20, 176, 512, 352  # COVID-19-C: 20 scans, 3,520 slices
+
+
+@dataclass(frozen=True)
+class NoiseScan:
+    """A scan of smooth noise with one infected region a slice; as large as a real one."""
+
+    name: str
+    subset: str = ""
+    settings: str = ""
+    files: tuple[Path, ...] = ()
+
+    def read(self) -> Iterator[SliceData]:
+        """The slices."""
+        rng = np.random.default_rng(int(self.name))
+        noise = gaussian_filter(rng.normal(size=(NATIVE, NATIVE)), 3)
+        image = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+        mask: NDArray[np.uint8] = np.zeros((NATIVE, NATIVE), np.uint8)
+        mask[200:240, 150:200] = 1
+        for k in range(SLICES):
+            yield SliceData(f"{self.name}-{k:03d}", np.roll(image, k, 0), np.roll(mask, k, 0))
+
+
+def bench_store(folder: Path) -> dict[str, float]:
+    """Build a store of COVID-19-C's size, then read its training slices in random order.
+
+    The baseline reads and resizes a PNG picture and its mask a slice, as the authors' code does.
+    """
+    started = time.perf_counter()
+    store = SliceStore(prepare([NoiseScan(str(k)) for k in range(SCANS)], (SIZE, SIZE), folder, "bench"))
+    built = time.perf_counter() - started
+    annotate = PointAnnotator("distance_transform", 1, True, "background", num_classes=2)
+    training = TrainingSet(store, range(0, len(store.slices), 2), annotate)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0)).tolist()
+    before = _resident()
+    ours = _seconds(lambda k: training[k], order) / len(order)
+    grown = _resident() - before
+
+    item = next(NoiseScan("0").read())
+    Image.fromarray(item.image).save(folder / "image.png")
+    Image.fromarray(item.mask).save(folder / "mask.png")
+
+    def plain(_: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        with Image.open(folder / "image.png") as image, Image.open(folder / "mask.png") as mask:
+            return np.asarray(image.resize((SIZE, SIZE))), np.asarray(mask.resize((SIZE, SIZE), 0))
+
+    baseline = _seconds(plain, list(range(100))) / 100
+    return {
+        "slices in the store": len(store.slices),
+        "seconds to build it": built,
+        "training slices a second": 1 / ours,
+        "plain PNG slices a second": 1 / baseline,
+        "ratio": baseline / ours,
+        "anonymous memory grown by reading, MiB": grown,
+        "own memory after it, libraries included, MiB": _resident(),
+        "peak resident memory, mapped files included, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _seconds(read: Any, order: list[int]) -> float:
+    started = time.perf_counter()
+    for k in order:
+        read(k)
+    return time.perf_counter() - started
+
+
+def _resident() -> float:
+    """This process's own memory, MiB, without the pages of mapped files, which the system takes back at will."""
+    status = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
+    lines = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
+    return int(lines[0]) / 1024 if lines else float("nan")
+
+
+def _processor() -> str:
+    try:
+        listed = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
+        return next(line.split(":")[1].strip() for line in listed.splitlines() if line.startswith("Model name"))
+    except (OSError, subprocess.SubprocessError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure what things cost.")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
+    out = parser.parse_args().out
+    with tempfile.TemporaryDirectory() as folder:
+        results = {"store": bench_store(Path(folder))}
+    machine = {"processor": _processor(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"machine": machine, **environment(), "results": results})
+    print(f"{machine['processor']}, {machine['cpus']} CPUs, torch {torch.__version__}")
+    for name, rows in results.items():
+        for what, value in rows.items():
+            print(f"{name:8} {what:50} {value:10.1f}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The check: what it finds, every problem at once, and the contact sheet."""
+
+import shutil
+
+import pytest
+
+from cbseg.data import phantom
+from cbseg.data.check import check
+from cbseg.run import build, compose
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("check") / "covidB"
+    phantom.generate(root, "covidB", scans=9, size=32)
+    return root
+
+
+def lines(data, root, sheet):
+    config = compose([f"data={data}", f"data.root={root}", "model=fcn8_tiny"])
+    return list(check(build(config.data, "data"), sheet))
+
+
+def test_it_reports_scans_counts_split_and_draws_the_sheet(drawn, tmp_path):
+    report = lines("covidB_sep", drawn, tmp_path / "sheet.png")
+    assert "stored as LPS" in report[0]
+    assert "mm, values -1024…" in report[0]
+    assert report[9].startswith("in all 9 scans, 193 slices")
+    assert report[10] == "split: 107 train, 22 val, 64 test"
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_it_reports_every_problem_and_goes_on(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "covidB")
+    (tmp_path / "covidB/OpenSourceDCMs/DCM2/phantom2s0004.dcm").write_text("hello")
+    (tmp_path / "covidB/OpenSourceDCMs/DCM5/phantom5s0004.dcm").unlink()
+    report = lines("covidB_mixed", tmp_path / "covidB", tmp_path / "sheet.png")
+    problems = [line for line in report if line.startswith("problem:")]
+    assert len(problems) == 2
+    assert "phantom2s0004.dcm: not a DICOM file" in problems[0]
+    assert "missing" in problems[1]
+    assert any(line.startswith("in all 9 scans") for line in report)
+
+
+def test_a_folder_without_the_dataset_is_a_problem(tmp_path):
+    assert lines("covidC_sep", tmp_path, tmp_path / "sheet.png")[0].startswith("problem:")
+    assert not (tmp_path / "sheet.png").exists()
