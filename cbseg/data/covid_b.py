@@ -5,6 +5,7 @@ Which one is there is found out from the folders.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.scans import read_grey
 from cbseg.data.volume_scan import VolumeScan, require_pairs
 from cbseg.data.volumes import Volume
-from cbseg.errors import InputError
+from cbseg.errors import InputError, check_choice
 
 DICOM, PNG = "OpenSourceDCMs", "InfectionMasks"
 NIFTI, NIFTI_MASKS = "rp_im", "rp_msk"
@@ -98,7 +99,11 @@ def slice_number(path: Path) -> int:
 
 
 def find_scans(
-    root: str | Path, window: Sequence[float] = (-1250, 250), classes: Mapping[int, int] | None = None
+    root: str | Path,
+    window: Sequence[float] = (-1250, 250),
+    classes: Mapping[int, int] | None = None,
+    intensity: str = "window",
+    crop: Sequence[int] | None = None,
 ) -> list[VolumeScan]:
     """Pair the images and masks of either layout; reads names only.
 
@@ -106,6 +111,8 @@ def find_scans(
         root: Holds ``OpenSourceDCMs`` and ``InfectionMasks``, or ``rp_im`` and ``rp_msk``.
         window: The HU that become grey values 0 and 255.
         classes: What 1 ground glass, 2 consolidation and 3 effusion become; all are infection, class 1, by default.
+        intensity: ``window``, or ``released`` for the authors' raw / 4095.
+        crop: Rows and columns to keep in the middle of each slice; all if it is none.
 
     Returns:
         The scans in the order of their numbers.
@@ -113,6 +120,7 @@ def find_scans(
     Raises:
         InputError: If neither layout is there or both are, or an image has no mask or a mask no image.
     """
+    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
     root = Path(root)
     layouts = [layout for layout, folder in ((_authors, DICOM), (_medseg, NIFTI)) if (root / folder).is_dir()]
     if len(layouts) != 1:
@@ -121,10 +129,18 @@ def find_scans(
             f"there, or {NIFTI} and {NIFTI_MASKS}, and not both"
         )
     chosen = dict(classes) if classes is not None else {1: 1, 2: 1, 3: 1}
-    return layouts[0](root, (window[0], window[1]), chosen)
+    return [
+        replace(
+            scan,
+            window=(window[0], window[1]),
+            intensity="raw" if intensity == "released" else "window",
+            crop=None if crop is None else (crop[0], crop[1]),
+        )
+        for scan in layouts[0](root, chosen)
+    ]
 
 
-def _authors(root: Path, window: tuple[float, float], classes: dict[int, int]) -> list[VolumeScan]:
+def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     images: dict[int, Path] = {}
     for folder in sorted((root / DICOM).iterdir()):
         number = re.fullmatch(r"DCM(\d+)", folder.name)
@@ -147,7 +163,6 @@ def _authors(root: Path, window: tuple[float, float], classes: dict[int, int]) -
             partial(DicomSeries, slices, str(images[number])),
             partial(_open_png, masks[number]),
             labels,
-            window,
         )
 
     return [scan(number) for number in sorted(images)]
@@ -158,7 +173,7 @@ def _open_png(files: dict[int, Path], image: Volume) -> PngMasks:
     return PngMasks(files, image)
 
 
-def _medseg(root: Path, window: tuple[float, float], classes: dict[int, int]) -> list[VolumeScan]:
+def _medseg(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     images, masks = (_by_number(root / folder) for folder in (NIFTI, NIFTI_MASKS))
     require_pairs(images, masks)
     labels = {label: classes.get(label, 0) for label in NIFTI_LABELS}
@@ -169,7 +184,6 @@ def _medseg(root: Path, window: tuple[float, float], classes: dict[int, int]) ->
             partial(NiftiVolume, images[number]),
             partial(open_nifti_mask, masks[number]),
             labels,
-            window,
         )
         for number in sorted(images)
     ]

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.volume_scan import VolumeScan, require_pairs
-from cbseg.errors import InputError
+from cbseg.errors import InputError, check_choice
 
 IMAGES, MASKS = "COVID-19-CT-Seg_20cases", "Infection_Mask"
 
 
 def find_scans(
-    root: str | Path, window: Sequence[float] = (-1250, 250), classes: Mapping[int, int] | None = None
+    root: str | Path,
+    window: Sequence[float] = (-1250, 250),
+    classes: Mapping[int, int] | None = None,
+    intensity: str = "window",
+    crop: Sequence[int] | None = None,
 ) -> list[VolumeScan]:
     """Pair images and masks by their numbers: ``coronacases_org_001`` is ``coronacases_001``; reads names only.
 
@@ -21,6 +25,8 @@ def find_scans(
         root: Holds ``COVID-19-CT-Seg_20cases`` and ``Infection_Mask``.
         window: The HU that become grey values 0 and 255.
         classes: The class that each of the masks' labels becomes; the one label, 1, is infection by default.
+        intensity: ``window``, or ``released`` for the authors' minimum and maximum of each volume.
+        crop: Rows and columns to keep in the middle of each slice; all if it is none.
 
     Returns:
         The scans in the order of their numbers, coronacases before radiopaedia.
@@ -28,6 +34,7 @@ def find_scans(
     Raises:
         InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
     """
+    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
     images, masks = (_by_number(Path(root) / folder) for folder in (IMAGES, MASKS))
     require_pairs(images, masks)
     return [
@@ -38,6 +45,8 @@ def find_scans(
             partial(open_nifti_mask, masks[key]),
             dict(classes) if classes is not None else {1: 1},
             (window[0], window[1]),
+            "minmax" if intensity == "released" else "window",
+            None if crop is None else (crop[0], crop[1]),
         )
         for key in sorted(images)
     ]

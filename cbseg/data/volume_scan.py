@@ -1,6 +1,5 @@
 """A scan whose image and mask are volumes: checked against each other and brought to 8-bit slices."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbseg.data.scans import SliceData
-from cbseg.data.volumes import Volume, window_to_uint8
+from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,8 @@ class VolumeScan:
         open_mask: Opens the mask, given the image; its slices hold labels.
         labels: The labels that may occur in the mask, and the class that each becomes.
         window: The HU that become grey values 0 and 255.
+        intensity: See :func:`cbseg.data.volumes.grey_window`.
+        crop: Rows and columns to keep in the middle of each slice, of image and mask alike; all if it is none.
     """
 
     name: str
@@ -34,13 +33,15 @@ class VolumeScan:
     open_image: Callable[[], Volume]
     open_mask: Callable[[Volume], Volume]
     labels: dict[int, int]
-    window: tuple[float, float]
+    window: tuple[float, float] = (-1250.0, 250.0)
+    intensity: str = "window"
+    crop: tuple[int, int] | None = None
     subset: str = ""
 
     @property
     def settings(self) -> str:
-        """Labels and window."""
-        return repr((sorted(self.labels.items()), self.window))
+        """Labels, intensity and crop."""
+        return repr((sorted(self.labels.items()), self.intensity, self.window, self.crop))
 
     def read(self) -> Iterator[SliceData]:
         """The slices from foot to head.
@@ -55,14 +56,18 @@ class VolumeScan:
                 f"{mask.name}: has {' × '.join(map(str, mask.shape))} slices × rows × columns, its image {image.name} "
                 f"{' × '.join(map(str, image.shape))}. Are they a pair?"
             )
-        grey = is_grey(image)
-        if grey:
-            log.info("%s: holds grey values 0…255 already, taken as they are", image.name)
+        window = grey_window(image, self.intensity, self.window)
         digits = len(str(image.shape[0] - 1))
         for k in range(image.shape[0]):
-            values = image.slice(k)
-            picture = np.round(values).astype(np.uint8) if grey else window_to_uint8(values, self.window)
-            yield SliceData(f"{self.name}-{k:0{digits}d}", picture, self._classes(mask, k))
+            picture = self._cropped(window_to_uint8(image.slice(k), window))
+            yield SliceData(f"{self.name}-{k:0{digits}d}", picture, self._cropped(self._classes(mask, k)))
+
+    def _cropped(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The middle of a slice that is larger than the crop."""
+        if self.crop is None:
+            return x
+        top, left = (max(side - wanted, 0) // 2 for side, wanted in zip(x.shape, self.crop, strict=True))
+        return np.ascontiguousarray(x[top : top + self.crop[0], left : left + self.crop[1]])
 
     def _classes(self, mask: Volume, k: int) -> NDArray[np.uint8]:
         labels = mask.slice(k)
@@ -76,16 +81,6 @@ class VolumeScan:
         for label, value in self.labels.items():
             classes[labels == label] = value
         return classes
-
-
-def is_grey(image: Volume) -> bool:
-    """Whether a volume holds grey values 0…255 instead of HU: in HU, air lies far below 0.
-
-    Looks at five slices spread over the volume.
-    """
-    chosen: list[int] = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int).tolist()
-    slices = [image.slice(k) for k in chosen]
-    return min(float(x.min()) for x in slices) >= 0 and max(float(x.max()) for x in slices) <= 255
 
 
 def require_pairs(images: Mapping[Any, Path], masks: Mapping[Any, Path]) -> None:

@@ -48,7 +48,37 @@ def window_to_uint8(hu: NDArray[np.floating], window: tuple[float, float]) -> ND
     [0, 0, 128, 255]
     """
     low, high = window
-    return np.round((np.clip(hu, low, high) - low) / (high - low) * 255).astype(np.uint8)
+    return np.round((np.clip(hu, low, high) - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+
+
+def is_grey(image: Volume) -> bool:
+    """Whether a volume holds grey values 0…255 instead of HU: in HU, air lies far below 0.
+
+    Looks at five slices spread over the volume.
+    """
+    chosen: list[int] = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int).tolist()
+    slices = [image.slice(k) for k in chosen]
+    return min(float(x.min()) for x in slices) >= 0 and max(float(x.max()) for x in slices) <= 255
+
+
+def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> tuple[float, float]:
+    """Which of a volume's values become grey values 0 and 255.
+
+    Args:
+        image: The volume.
+        intensity: ``window``, the given HU, or 0 and 255 for a volume of grey values; ``raw``, the scanner's stored
+            values 0 and 4095; ``minmax``, the volume's own extremes.
+        window: HU.
+    """
+    if intensity == "raw":
+        return -1024.0, 3071.0
+    if intensity == "minmax":
+        slices = [image.slice(k) for k in range(image.shape[0])]
+        return min(float(x.min()) for x in slices), max(float(x.max()) for x in slices)
+    if is_grey(image):
+        log.info("%s: holds grey values 0…255 already, taken as they are", image.name)
+        return 0.0, 255.0
+    return window
 
 
 def require_numbers(values: NDArray[np.floating], name: str) -> None:

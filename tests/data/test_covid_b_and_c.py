@@ -81,6 +81,21 @@ def test_cs_scans_pair_by_number_and_grey_volumes_are_taken_as_they_are(drawn, c
     assert "grey values" not in caplog.text
 
 
+def test_the_released_intensities_are_raw_over_4095_for_b_and_each_volumes_extremes_for_c(drawn):
+    hu, _ = phantom.draw_volume(SEED, 1, slices=21, size=SIZE)
+    b = next(covid_b.find_scans(drawn / "covidB", intensity="released")[0].read())
+    c = next(covid_c.find_scans(drawn / "covidC", intensity="released")[0].read())
+    np.testing.assert_allclose(b.image, (hu[0] + 1024.0) / 4095 * 255, atol=0.51)
+    np.testing.assert_allclose(c.image, (hu[0] - float(hu.min())) / np.ptp(hu) * 255, atol=0.51)
+
+
+def test_a_crop_keeps_the_middle_of_image_and_mask_alike(drawn):
+    whole, cropped = (next(covid_c.find_scans(drawn / "covidC", crop=crop)[0].read()) for crop in (None, (20, 31)))
+    assert (cropped.image == whole.image[14:34, 8:39]).all()
+    assert (cropped.mask == whole.mask[14:34, 8:39]).all()
+    assert next(covid_c.find_scans(drawn / "covidC", crop=(100, 100))[0].read()).image.shape == whole.image.shape
+
+
 def test_another_window_prepares_anew(drawn, tmp_path):
     first, second = (
         prepare(covid_c.find_scans(drawn / "covidC", window=window), (32, 32), tmp_path, "covidC")
