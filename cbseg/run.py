@@ -9,7 +9,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,17 @@ import hydra
 import pytorch_lightning as pl
 import torch
 import wandb
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, InstantiationException
-from hydra.utils import instantiate
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.metrics import COUNTS, SCORES, segmentation_scores, undefined_scores
+from cbseg.errors import InputError
+from cbseg.metrics import COUNTS, segmentation_scores, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.tracking import (
@@ -37,76 +34,14 @@ from cbseg.tracking import (
     METRICS,
     environment,
     is_finished,
-    is_free,
     run_folder,
     set_aside,
     settings_name,
     wandb_logger,
-    wandb_mode,
     write_json,
 )
 
-CONF = Path(__file__).parent.parent / "conf"
-
 log = logging.getLogger("cbseg")
-
-
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The config of one run, with Hydra's own under ``hydra``."""
-    inside_app = GlobalHydra.instance().is_initialized()
-    with nullcontext() if inside_app else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides), return_hydra_config=True)
-
-
-def effective_overrides(overrides: Sequence[str]) -> list[str]:
-    """Those of a run's overrides that change its config and are not free, each value as the config holds it."""
-
-    def plain(some: Sequence[str]) -> DictConfig | None:
-        try:
-            config = compose(some)
-        except ConfigCompositionException:  # without optim=sps there is no optim.beta
-            return None
-        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-    whole = plain(overrides)
-    assert whole is not None
-    kept = list(overrides)
-    for override in overrides:
-        without = [other for other in kept if other is not override]
-        if plain(without) == whole:
-            kept = without
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-
-    def normal(override: str) -> str:
-        key = override.split("=")[0].lstrip("+")
-        is_value = key not in groups and not key.startswith("~")
-        return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
-
-    return [normal(override) for override in kept if not is_free(override)]
-
-
-def build(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """What a config's ``_target_`` makes of it.
-
-    Args:
-        config: Holds a ``_target_``.
-        key: Where it stands in the whole config, for messages.
-        arguments: Added to the config's.
-
-    Raises:
-        InputError: If a setting is refused; the message is the innermost one and not Hydra's around it.
-    """
-    try:
-        return instantiate(config, **arguments)
-    except InstantiationException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if isinstance(cause, InputError):
-            raise cause from error
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
-            raise InputError(f"{key}: {cause}") from error
-        raise
 
 
 def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
@@ -177,24 +112,6 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
     return folder
-
-
-def check_settings(config: DictConfig) -> None:
-    """Refuse what no other part checks before hours of training.
-
-    Raises:
-        InputError: Naming the key and what exists.
-    """
-    check_whole("seed", config.seed, least=0)
-    check_whole("overlays", config.overlays, least=0)
-    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
-    check_whole("model.num_classes", config.model.num_classes, least=2)
-    if config.selection.patience is not None:
-        check_whole("selection.patience", config.selection.patience, least=1)
-    check_choice("selection.monitor", config.selection.monitor, [f"val/{score}" for score in SCORES])
-    check_choice("selection.mode", config.selection.mode, ["max", "min"])
-    if config.logger:
-        wandb_mode(config.logger.mode)
 
 
 def make_trainer(config: DictConfig, folder: Path) -> tuple[pl.Trainer, ModelCheckpoint, Timer]:

@@ -8,8 +8,9 @@ import pytest
 
 os.environ["WANDB_MODE"] = "offline"
 
+from cbseg.config import compose
 from cbseg.data import phantom
-from cbseg.run import compose, run
+from cbseg.run import run
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from cbseg.config import compose, effective_overrides
 from cbseg.errors import InputError
-from cbseg.run import compose, effective_overrides
 from cbseg.tracking import CONFIG, METRICS, environment, is_finished, run_folder, set_aside, settings_name, write_json
 
 keys = st.sampled_from(["optim.lr", "data.root", "model.weights"])

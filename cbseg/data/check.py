@@ -14,13 +14,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cbseg.config import build, compose
 from cbseg.data.scans import Scan
 from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
 from cbseg.errors import InputError
 from cbseg.overlays import show
 from cbseg.points import find_regions
-from cbseg.run import build, compose
 
 _COLUMNS = 6  # of the contact sheet
 

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
+from cbseg.config import build, compose
 from cbseg.data import phantom
 from cbseg.data.check import check
-from cbseg.run import build, compose
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from cbseg.config import compose
 from cbseg.data.datamodule import EpochSampler, normalise
 from cbseg.data.splits import published
 from cbseg.data.store import SliceInfo
 from cbseg.errors import InputError
 from cbseg.points import IGNORE
-from cbseg.run import compose
 
 
 @pytest.fixture

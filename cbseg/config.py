@@ -1,0 +1,95 @@
+"""Configs: composed by Hydra, compared with the defaults, checked, and made into objects."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.metrics import SCORES
+from cbseg.tracking import is_free, wandb_mode
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config of one run, with Hydra's own under ``hydra``."""
+    inside_app = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside_app else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides), return_hydra_config=True)
+
+
+def effective_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those of a run's overrides that change its config and are not free, each value as the config holds it."""
+
+    def plain(some: Sequence[str]) -> DictConfig | None:
+        try:
+            config = compose(some)
+        except ConfigCompositionException:  # without optim=sps there is no optim.beta
+            return None
+        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+    whole = plain(overrides)
+    assert whole is not None
+    kept = list(overrides)
+    for override in overrides:
+        without = [other for other in kept if other is not override]
+        if plain(without) == whole:
+            kept = without
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+
+    def normal(override: str) -> str:
+        key = override.split("=")[0].lstrip("+")
+        is_value = key not in groups and not key.startswith("~")
+        return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
+
+    return [normal(override) for override in kept if not is_free(override)]
+
+
+def build(config: DictConfig, key: str, **arguments: Any) -> Any:
+    """What a config's ``_target_`` makes of it.
+
+    Args:
+        config: Holds a ``_target_``.
+        key: Where it stands in the whole config, for messages.
+        arguments: Added to the config's.
+
+    Raises:
+        InputError: If a setting is refused; the message is the innermost one and not Hydra's around it.
+    """
+    try:
+        return instantiate(config, **arguments)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if isinstance(cause, InputError):
+            raise cause from error
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise InputError(f"{key}: {cause}") from error
+        raise
+
+
+def check_settings(config: DictConfig) -> None:
+    """Refuse what no other part checks before hours of training.
+
+    Raises:
+        InputError: Naming the key and what exists.
+    """
+    check_whole("seed", config.seed, least=0)
+    check_whole("overlays", config.overlays, least=0)
+    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
+    check_whole("model.num_classes", config.model.num_classes, least=2)
+    if config.selection.patience is not None:
+        check_whole("selection.patience", config.selection.patience, least=1)
+    check_choice("selection.monitor", config.selection.monitor, [f"val/{score}" for score in SCORES])
+    check_choice("selection.mode", config.selection.mode, ["max", "min"])
+    if config.logger:
+        wandb_mode(config.logger.mode)
