@@ -118,7 +118,7 @@ def segmentation_table(data: str, runs: list[dict[str, Any]]) -> Table:
             for score, number in zip(SCORES, theirs, strict=True)
         }
     seeds = len({run["seed"] for run in found})
-    over = "1 seed" if seeds == 1 else f"the mean over up to {seeds} seeds"
+    over = {0: "not run", 1: "1 seed"}.get(seeds, f"the mean over up to {seeds} seeds")
     name = f"table{paper['table']}" if paper else f"table_{data}"
     title = f"Table {paper['table']}: {data}" if paper else data
     return Table(name, f"{title} segmentation, ours, {over} (paper's)", "Loss function", rows, 2)
@@ -130,10 +130,13 @@ def _mean(scores: list[float | None]) -> float | None:
 
 
 def tables(runs: list[dict[str, Any]]) -> list[Table]:
-    """All tables for which there are runs of one setting: the paper's in its order, then other datasets'."""
-    found = {run["data"] for run in runs}
-    ordered = [data for data in PAPER["segmentation"] if data in found] + sorted(found - set(PAPER["segmentation"]))
-    return [statistics_table(runs), *(segmentation_table(data, runs) for data in ordered)]
+    """The paper's tables, whatever was run, then those of other datasets.
+
+    Args:
+        runs: Runs of one setting.
+    """
+    others = sorted({run["data"] for run in runs} - set(PAPER["segmentation"]))
+    return [statistics_table(runs), *(segmentation_table(data, runs) for data in [*PAPER["segmentation"], *others])]
 
 
 def write(runs: Path) -> str:
