@@ -46,7 +46,7 @@ def show(axes: Axes, picture: NDArray[np.uint8], title: str, points: Mask | None
 
 
 class SliceRecorder(pl.Callback):
-    """Keeps a few test slices, evenly spread over the test set, as arrays (``.npz``) and as pictures (``.png``).
+    """Keeps a few infected test slices, spread over the test set, as arrays (``.npz``) and pictures (``.png``).
 
     Each ``.npz`` holds ``image``, ``points``, ``truth`` and ``prediction``, all (H, W) uint8 at training size.
 
@@ -69,7 +69,8 @@ class SliceRecorder(pl.Callback):
     ) -> None:
         """Record the batch's slices that were chosen."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        test = data.split.test
+        infected = [i for i in data.split.test if data.store.slices[i].regions]
+        test = infected or data.split.test
         chosen = {test[k] for k in np.linspace(0, len(test) - 1, min(self.count, len(test))).round().astype(int)}
         for index in chosen & set(batch["index"]):
             store = data.store
