@@ -76,7 +76,7 @@ class PointAnnotator:
     @property
     def settings(self) -> str:
         """All that decides the points beside the store."""
-        return repr((self.sampler, self.seed, self.seed_per_slice, self.empty, self.clicks))
+        return repr((self.sampler, self.seed, self.seed_per_slice, self.empty, self.num_classes, self.clicks))
 
     def covers(self, store: SliceStore, i: int) -> bool:
         """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""

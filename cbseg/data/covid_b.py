@@ -5,19 +5,18 @@ Which one is there is found out from the folders.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbseg.data.dicom import DicomSeries
-from cbseg.data.nifti import NiftiVolume, open_nifti_mask
+from cbseg.data.nifti import nifti_files
 from cbseg.data.scans import read_grey
-from cbseg.data.volume_scan import VolumeScan, require_pairs
+from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
 from cbseg.data.volumes import Volume
-from cbseg.errors import InputError, check_choice
+from cbseg.errors import InputError
 
 DICOM, PNG = "OpenSourceDCMs", "InfectionMasks"
 NIFTI, NIFTI_MASKS = "rp_im", "rp_msk"
@@ -57,10 +56,10 @@ class PngMasks:
         """The images'."""
         return self.series.orientation
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int, int]:
-        """Slices, rows, columns; the size of the first mask, as each is checked when it is read."""
-        return (len(self.files), *self.slice(next(k for k, path in enumerate(self.files) if path)).shape)
+        """The images'; each mask's own size is checked when it is read."""
+        return self.series.shape
 
     def slice(self, k: int) -> NDArray[np.floating]:
         """The labels of slice ``k`` from the foot, (H, W) float32.
@@ -120,7 +119,6 @@ def find_scans(
     Raises:
         InputError: If neither layout is there or both are, or an image has no mask or a mask no image.
     """
-    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
     root = Path(root)
     layouts = [layout for layout, folder in ((_authors, DICOM), (_medseg, NIFTI)) if (root / folder).is_dir()]
     if len(layouts) != 1:
@@ -129,15 +127,7 @@ def find_scans(
             f"there, or {NIFTI} and {NIFTI_MASKS}, and not both"
         )
     chosen = dict(classes) if classes is not None else {1: 1, 2: 1, 3: 1}
-    return [
-        replace(
-            scan,
-            window=(window[0], window[1]),
-            intensity="raw" if intensity == "released" else "window",
-            crop=None if crop is None else (crop[0], crop[1]),
-        )
-        for scan in layouts[0](root, chosen)
-    ]
+    return with_reading(layouts[0](root, chosen), window, intensity, "raw", crop)
 
 
 def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
@@ -177,23 +167,12 @@ def _medseg(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     images, masks = (_by_number(root / folder) for folder in (NIFTI, NIFTI_MASKS))
     require_pairs(images, masks)
     labels = {label: classes.get(label, 0) for label in NIFTI_LABELS}
-    return [
-        VolumeScan(
-            f"scan-{number}",
-            (images[number], masks[number]),
-            partial(NiftiVolume, images[number]),
-            partial(open_nifti_mask, masks[number]),
-            labels,
-        )
-        for number in sorted(images)
-    ]
+    return [nifti_scan(f"scan-{number}", images[number], masks[number], labels) for number in sorted(images)]
 
 
 def _by_number(folder: Path) -> dict[int, Path]:
-    paths = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
+    paths = nifti_files(folder)
     wrong = [path for path in paths if not path.name.split(".")[0].isdigit()]
     if wrong:
         raise InputError(f"{wrong[0]}: is not named <scan>.nii.gz; rename it or remove it")
-    if not paths:
-        raise InputError(f"{folder}: holds no NIfTI files; put MedSeg's there")
     return {int(path.name.split(".")[0]): path for path in paths}

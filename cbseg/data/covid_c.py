@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from cbseg.data.nifti import NiftiVolume, open_nifti_mask
-from cbseg.data.volume_scan import VolumeScan, require_pairs
-from cbseg.errors import InputError, check_choice
+from cbseg.data.nifti import nifti_files
+from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
+from cbseg.errors import InputError
 
 IMAGES, MASKS = "COVID-19-CT-Seg_20cases", "Infection_Mask"
 
@@ -34,22 +33,11 @@ def find_scans(
     Raises:
         InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
     """
-    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
     images, masks = (_by_number(Path(root) / folder) for folder in (IMAGES, MASKS))
     require_pairs(images, masks)
-    return [
-        VolumeScan(
-            scan_name(images[key]),
-            (images[key], masks[key]),
-            partial(NiftiVolume, images[key]),
-            partial(open_nifti_mask, masks[key]),
-            dict(classes) if classes is not None else {1: 1},
-            (window[0], window[1]),
-            "minmax" if intensity == "released" else "window",
-            None if crop is None else (crop[0], crop[1]),
-        )
-        for key in sorted(images)
-    ]
+    labels = dict(classes) if classes is not None else {1: 1}
+    scans = [nifti_scan(scan_name(images[key]), images[key], masks[key], labels) for key in sorted(images)]
+    return with_reading(scans, window, intensity, "minmax", crop)
 
 
 Key = tuple[str, tuple[int, ...]]
@@ -76,10 +64,8 @@ def _by_number(folder: Path) -> dict[Key, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; COVID-19-C is {IMAGES} and {MASKS} below data.root")
     found: dict[Key, Path] = {}
-    for path in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+    for path in nifti_files(folder):
         if _key(path) in found:
             raise InputError(f"{path}: has the numbers of {found[_key(path)].name}; keep one of them")
         found[_key(path)] = path
-    if not found:
-        raise InputError(f"{folder}: holds no NIfTI files; put COVID-19-C's there")
     return found

@@ -93,6 +93,18 @@ class NiftiVolume:
         return values
 
 
+def nifti_files(folder: Path) -> list[Path]:
+    """The NIfTI files in a folder, compressed or not, sorted by name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
+    if not found:
+        raise InputError(f"{folder}: holds no NIfTI files; put the dataset's there")
+    return found
+
+
 def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
     """A NIfTI mask of a NIfTI image.
 

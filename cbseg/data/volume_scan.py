@@ -1,16 +1,18 @@
 """A scan whose image and mask are volumes: checked against each other and brought to 8-bit slices."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.scans import SliceData
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
-from cbseg.errors import InputError
+from cbseg.errors import InputError, check_choice
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,32 @@ class VolumeScan:
         for label, value in self.labels.items():
             classes[labels == label] = value
         return classes
+
+
+def nifti_scan(name: str, image: Path, mask: Path, labels: dict[int, int]) -> VolumeScan:
+    """A scan whose image and mask are a NIfTI file each."""
+    return VolumeScan(name, (image, mask), partial(NiftiVolume, image), partial(open_nifti_mask, mask), labels)
+
+
+def with_reading(
+    scans: Sequence[VolumeScan], window: Sequence[float], intensity: str, released: str, crop: Sequence[int] | None
+) -> list[VolumeScan]:
+    """The same scans, read as a data config says.
+
+    Args:
+        scans: Of one dataset.
+        window: The HU that become grey values 0 and 255.
+        intensity: The config's, ``window`` or ``released``.
+        released: What ``released`` is for this dataset, ``raw`` or ``minmax``.
+        crop: Rows and columns to keep in the middle of each slice; all if it is none.
+
+    Raises:
+        InputError: If the intensity does not exist.
+    """
+    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
+    kept = None if crop is None else (crop[0], crop[1])
+    how = released if intensity == "released" else intensity
+    return [replace(scan, window=(window[0], window[1]), intensity=how, crop=kept) for scan in scans]
 
 
 def require_pairs(images: Mapping[Any, Path], masks: Mapping[Any, Path]) -> None:

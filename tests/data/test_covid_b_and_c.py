@@ -156,3 +156,12 @@ def test_mask_values_outside_the_known_set(spoil):
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 9, image.affine), path)
     with pytest.raises(InputError, match=r"coronacases_001\.nii\.gz, slice \d+: holds \[9"):
         read_all(covid_c.find_scans(root))
+
+
+def test_a_png_mask_of_another_size_than_its_slice(spoil):
+    root = spoil("covidB")
+    Image.new("L", (30, 20)).save(root / "InfectionMasks/1_z3.png")
+    with pytest.raises(
+        InputError, match=r"1_z3\.png: is 20 × 30 pixels once turned, its slice phantom1s0003\.dcm 48 × 48"
+    ):
+        read_all(covid_b.find_scans(root))

@@ -135,6 +135,7 @@ def test_a_click_of_a_class_that_the_network_lacks_is_refused(make, tmp_path):
     file = tmp_path / "clicks.csv"
     lines = [f"train-{k},10,20,{2 if k == 3 else 1}" for k in range(6)]
     file.write_text("\n".join(["\ufeffslice,row,column,class", *lines]), encoding="utf-8")
+    make(f"data.annotate.file={file}", "model.num_classes=3")
     with pytest.raises(InputError, match=r"slice train-3 has a point of class 2.*model\.num_classes=2"):
         make(f"data.annotate.file={file}")
 
