@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.metrics import SCORES
+from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.tracking import is_free, wandb_mode
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -47,7 +47,7 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
 
     def normal(override: str) -> str:
         key = override.split("=")[0].lstrip("+")
-        is_value = key not in groups and not key.startswith("~")
+        is_value = key.split("@")[0] not in groups and not key.startswith("~")
         return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
 
     return [normal(override) for override in kept if not is_free(override)]
@@ -89,7 +89,9 @@ def check_settings(config: DictConfig) -> None:
     check_whole("model.num_classes", config.model.num_classes, least=2)
     if config.selection.patience is not None:
         check_whole("selection.patience", config.selection.patience, least=1)
-    check_choice("selection.monitor", config.selection.monitor, [f"val/{score}" for score in SCORES])
+    check_choice(
+        "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
+    )
     check_choice("selection.mode", config.selection.mode, ["max", "min"])
     if config.logger:
         wandb_mode(config.logger.mode)

@@ -1,14 +1,17 @@
 """SegmentationModule: the network, the loss, the scores and the optimiser; it knows nothing of files."""
 
 from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
-from cbseg.metrics import SegmentationScores, segmentation_scores
+from cbseg.metrics import CountingScores, Counts, SegmentationScores
 from cbseg.seeds import derived_seed
 
 
@@ -37,7 +40,7 @@ class SegmentationModule(pl.LightningModule):
             what it would have drawn.
 
     Attributes:
-        test_counts: After testing, the scores' raw counts by the slice's index in the store.
+        test_counts: After testing, each slice's raw counts by its index in the store.
     """
 
     def __init__(
@@ -52,8 +55,8 @@ class SegmentationModule(pl.LightningModule):
         self.net, self.loss = net, loss
         self.optimizer = optimizer
         self.num_classes, self.seed = num_classes, seed
-        self.val_scores = SegmentationScores(num_classes)
-        self.test_counts: dict[int, Tensor] = {}
+        self.scores = MetricCollection([SegmentationScores(num_classes), CountingScores()])
+        self.test_counts: dict[int, Counts] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""
@@ -86,26 +89,26 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a batch of slices, each at its native size."""
         for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True):
-            self.val_scores.update(predict_mask(logits, mask.shape), mask)
+            prediction = predict_mask(logits, mask.shape)
+            self.scores.update(prediction[None], mask[None])
 
     def on_validation_epoch_end(self) -> None:
         """Log the dataset-level scores as ``val/dice`` and so on."""
-        scores = self.val_scores.compute()
-        self.log_dict({f"val/{name}": score.float() for name, score in scores.items()})
-        self.val_scores.reset()
+        self._log_scores("val", self.scores.compute())
+        self.scores.reset()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, dict[int, Tensor]]:
         """Count each slice apart, and give the predicted masks by index, for pictures."""
         predictions = {}
         for logits, mask, index in zip(self(batch["image"]), batch["mask"], batch["index"], strict=True):
             prediction = predict_mask(logits, mask.shape)
-            scores = SegmentationScores(self.num_classes).to(self.device)
-            scores.update(prediction, mask)
-            self.test_counts[index] = scores.counts.cpu()
+            self.test_counts[index] = Counts.of(prediction, mask, self.num_classes)
             predictions[index] = prediction
         return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:
         """Log the dataset-level scores as ``test/dice`` and so on."""
-        scores = segmentation_scores(torch.stack(list(self.test_counts.values())).sum(0))
-        self.log_dict({f"test/{name}": score.float() for name, score in scores.items()})
+        self._log_scores("test", reduce(add, self.test_counts.values()).scores())
+
+    def _log_scores(self, stage: str, scores: dict[str, Tensor]) -> None:
+        self.log_dict({f"{stage}/{name}": score.float() for name, score in scores.items()})

@@ -9,6 +9,8 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from pytorch_lightning.loggers import CSVLogger
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
-from cbseg.metrics import COUNTS, segmentation_scores, undefined_scores
+from cbseg.metrics import SCORES, Counts, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.tracking import (
@@ -108,7 +110,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         **code,
     }
     write_json(folder / METRICS, metrics)
-    scores = " ".join(f"{name} {_shown(score)}" for name, score in metrics["test"].items())
+    scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, "mae", "game"))
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
     return folder
@@ -165,24 +167,18 @@ def fit_and_test(
     }
 
 
-def test_scores(counts: dict[int, torch.Tensor], slices: Sequence[Any]) -> dict[str, Any]:
+def test_scores(counts: dict[int, Counts], slices: Sequence[Any]) -> dict[str, Any]:
     """What ``metrics.json`` says of the test set: scores, why some are undefined, raw counts overall and by scan."""
-    scans: dict[str, torch.Tensor] = {}
+    scans: dict[str, Counts] = {}
     for index, count in counts.items():
         scan = slices[index].scan
-        scans[scan] = scans.get(scan, torch.zeros_like(count)) + count
-    total = torch.stack(list(scans.values())).sum(0)
-    scores = segmentation_scores(total)
-
-    def named(count: torch.Tensor) -> dict[str, Any]:
-        # one number a count for the paper's two classes; one for each foreground class where there are more
-        return dict(zip(COUNTS, (count[:, 0] if count.shape[1] == 1 else count).tolist(), strict=True))
-
+        scans[scan] = scans[scan] + count if scan in scans else count
+    total = reduce(add, scans.values())
     return {
-        "test": {name: score.item() for name, score in scores.items()},
-        "undefined": undefined_scores(total),
-        "counts": named(total),
-        "scans": {scan: named(count) for scan, count in scans.items()},
+        "test": {name: score.item() for name, score in total.scores().items()},
+        "undefined": undefined_scores(total.pixels),
+        "counts": total.named(),
+        "scans": {scan: count.named() for scan, count in scans.items()},
     }
 
 

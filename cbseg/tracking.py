@@ -68,7 +68,7 @@ def settings_name(overrides: Iterable[str]) -> str:
     """
     plain = sorted(override.lstrip("+") for override in overrides)
     last_parts = (re.sub(r"=.*/", "=", override.rstrip("/")) for override in plain)
-    short = ",".join(re.sub(r"[^\w.=~+-]", "_", part, flags=re.ASCII) for part in last_parts)[:_LONGEST]
+    short = ",".join(re.sub(r"[^\w.=~+@-]", "_", part, flags=re.ASCII) for part in last_parts)[:_LONGEST]
     whole = ",".join(plain)
     return short if short == whole else f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 

@@ -16,6 +16,7 @@ from cbseg import run as run_module
 from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
 from cbseg.losses.point import PointLoss
+from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.module import NonFiniteLossError
 
 
@@ -29,7 +30,7 @@ def log_of(folder):
     return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0]}
 
 
-@pytest.mark.parametrize("loss", ["full", "pl", "cb_flip", "cb_fliprot"])
+@pytest.mark.parametrize("loss", ["full", "pl", "cb_flip", "cb_fliprot", "lcfcn", "cb_lcfcn"])
 def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     folder = train(f"loss={loss}")
     assert folder.parts[-3:-1] == ("covidA", loss)
@@ -37,7 +38,7 @@ def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     found = metrics(folder)
     assert (found["data"], found["loss"], found["seed"], found["status"]) == ("covidA", loss, 0, "finished")
     assert found["split"] == {"train": 6, "val": 2, "test": 8}
-    assert set(found["test"]) == {"dice", "iou", "ppv", "sens", "spec"}
+    assert set(found["test"]) == {*SCORES, *COUNTING_SCORES}
     assert 1 <= found["best_epoch"] <= found["epochs"] == 2
     assert found["images_per_second"] > 0
     assert found["val"]["val/dice"] == pytest.approx(max(log_of(folder)["val/dice"]), abs=1e-6)
@@ -239,7 +240,7 @@ def command_line(*arguments, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("loss=plx", ["cb_flip", "cb_fliprot", "full", "pl"]),
+        ("loss=plx", ["cb_flip", "cb_fliprot", "cb_lcfcn", "full", "lcfcn", "pl"]),
         ("data=covidZ", ["covidA"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch does not exist", "max_epochs", "precision"]),
         ("dat.root=x", ["dat", "data", "trainer"]),
@@ -291,7 +292,7 @@ def test_help_and_cfg_are_readable(monkeypatch, capsys):
     assert code == 0
     for words in (
         "one click a region",
-        "loss: cb_flip, cb_fliprot, full, pl",
+        "loss: cb_flip, cb_fliprot, cb_lcfcn, full, lcfcn, pl",
         "python -m cbseg.run",
         "max_epochs: 100",
     ):

@@ -1,4 +1,4 @@
-"""Dataset-level segmentation scores (paper §4.1.2) as torchmetrics."""
+"""Dataset-level segmentation scores (paper §4.1.2) as a torchmetrics.Metric."""
 
 import torch
 from torch import Tensor
@@ -73,6 +73,39 @@ def undefined_scores(counts: Tensor) -> dict[str, str]:
     return reasons
 
 
+def count_pixels(pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> Tensor:
+    """TP, FP, FN and TN of each foreground class.
+
+    Shape:
+        - pred_mask, mask: :math:`(B, H, W)` integer; output: :math:`(4, K)`, K foreground classes, int64.
+
+    Raises:
+        ValueError: If the shapes differ, or a value is no class.
+    """
+    check_masks(pred_mask, mask)
+    for name, x in (("pred_mask", pred_mask), ("mask", mask)):
+        if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < num_classes:
+            raise ValueError(f"{name} holds {int(x.min())}…{int(x.max())}, classes are 0…{num_classes - 1}")
+    tp, fp, tn, fn, _ = multiclass_stat_scores(
+        pred_mask.long(), mask.long(), num_classes, average=None, validate_args=False
+    ).unbind(-1)
+    return torch.stack([tp, fp, fn, tn])[:, 1:]
+
+
+def check_masks(pred_mask: Tensor, mask: Tensor) -> None:
+    """Refuse masks that are not (B, H, W), integer and alike in shape.
+
+    Raises:
+        ValueError: Saying what they are.
+    """
+    if pred_mask.shape != mask.shape:
+        raise ValueError(f"pred_mask {tuple(pred_mask.shape)} and mask {tuple(mask.shape)} differ in shape")
+    if mask.ndim != 3:
+        raise ValueError(f"pred_mask and mask {tuple(mask.shape)}: expected (B, H, W)")
+    if pred_mask.is_floating_point() or mask.is_floating_point():
+        raise ValueError(f"masks are integer, not {pred_mask.dtype} and {mask.dtype}")
+
+
 class SegmentationScores(Metric):
     """Dice, IoU, PPV, sensitivity and specificity over all pixels of a dataset (paper §4.1.2).
 
@@ -102,22 +135,8 @@ class SegmentationScores(Metric):
         self.add_state("counts", torch.zeros(4, num_classes - 1, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, pred_mask: Tensor, mask: Tensor) -> None:
-        """Count a batch's pixels.
-
-        Raises:
-            ValueError: If the shapes differ, or a value is no class.
-        """
-        if pred_mask.shape != mask.shape:
-            raise ValueError(f"pred_mask {tuple(pred_mask.shape)} and mask {tuple(mask.shape)} differ in shape")
-        if pred_mask.is_floating_point() or mask.is_floating_point():
-            raise ValueError(f"masks are integer, not {pred_mask.dtype} and {mask.dtype}")
-        for name, x in (("pred_mask", pred_mask), ("mask", mask)):
-            if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self.num_classes:
-                raise ValueError(f"{name} holds {int(x.min())}…{int(x.max())}, classes are 0…{self.num_classes - 1}")
-        tp, fp, tn, fn, _ = multiclass_stat_scores(
-            pred_mask.long(), mask.long(), self.num_classes, average=None, validate_args=False
-        ).unbind(-1)
-        self.counts += torch.stack([tp, fp, fn, tn])[:, 1:]
+        """Count a batch's pixels; see :func:`count_pixels`."""
+        self.counts += count_pixels(pred_mask, mask, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far; see :func:`segmentation_scores`."""

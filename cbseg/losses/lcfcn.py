@@ -1,0 +1,151 @@
+"""LCFCN, the counting loss of one blob a region (paper §4.4; Laradji et al. 2018, eq. 1)."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import black_tophat, find_objects
+from skimage.segmentation import find_boundaries, watershed
+from torch import Tensor
+
+from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
+from cbseg.points import IGNORE, find_regions
+
+TERMS = ("image", "point", "split", "false_positive")
+
+_TOP_HAT = 7  # pixels; the watershed's landscape is the black top-hat of the probabilities
+
+Pixels = NDArray[np.int64]
+
+
+class Target(NamedTuple):
+    """Pixels of one image that shall have a class, by their flat index, each with its weight."""
+
+    pixels: Pixels
+    infected: bool
+    weight: NDArray[np.float64] | float = 1.0
+
+
+def _split(landscape: NDArray[Any], seeds: Pixels) -> NDArray[np.bool_]:
+    """The boundaries between the basins of a watershed that floods the landscape from the seeds (flat indices)."""
+    markers = np.zeros(landscape.shape, np.int32)
+    markers.ravel()[seeds] = np.arange(1, len(seeds) + 1)
+    return find_boundaries(watershed(landscape, markers))
+
+
+def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> dict[str, list[Target]]:
+    """What LCFCN's four terms ask of one image's pixels; see :func:`lcfcn_loss`.
+
+    Args:
+        probs: The probability of infection.
+        infected: Where the infection points are.
+
+    Returns:
+        The targets of each of ``TERMS``, whose weighted negative log-probabilities add up to the term.
+
+    Shape:
+        - probs, infected: :math:`(H, W)`.
+    """
+    width = probs.shape[1]
+    points = np.flatnonzero(infected)
+    targets: dict[str, list[Target]] = {name: [] for name in TERMS}
+
+    targets["image"].append(Target(np.array([probs.argmin()]), False))
+    if len(points):
+        targets["image"].append(Target(np.array([probs.argmax()]), True))
+        targets["point"].append(Target(points, True))
+
+    blobs, count = find_regions(probs > 0.5)
+    points_in = np.bincount(blobs.ravel()[points], minlength=count + 1)
+    if len(points) > 1:
+        landscape = black_tophat(probs, _TOP_HAT)
+        boundaries = np.flatnonzero(_split(landscape, points))
+        targets["split"].append(Target(boundaries, False, (len(points) - 1) / len(boundaries)))
+        for blob, box in enumerate(find_objects(blobs), start=1):
+            if points_in[blob] > 1:
+                inside = blobs[box] == blob
+                seeds = np.flatnonzero(infected[box] & inside)
+                rows, columns = np.nonzero(_split(landscape[box], seeds) & inside)
+                own = (rows + box[0].start) * width + columns + box[1].start
+                targets["split"].append(Target(own, False, (len(seeds) - 1) / len(own)))
+
+    is_false = points_in == 0
+    is_false[0] = False
+    pixels = np.flatnonzero(is_false[blobs])
+    sizes = np.bincount(blobs.ravel())
+    targets["false_positive"].append(Target(pixels, False, 1 / sizes[blobs.ravel()[pixels]]))
+    return targets
+
+
+def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
+    """The four terms of :func:`lcfcn_loss`: ``image``, ``point``, ``split`` and ``false_positive``.
+
+    The target pixels need no gradient and come from one copy of the probabilities on the CPU, the images in parallel
+    threads, as watershed, label and top-hat release Python's lock. One look-up then gives all terms.
+    """
+    check_shapes(logits, points, "points")
+    if logits.shape[1] != 2:
+        raise ValueError(f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}")
+    log_probs = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    with torch.no_grad():
+        probs = logits.softmax(1, dtype=log_probs.dtype)[:, 1]
+        infected = (points > 0) & (points != IGNORE)
+        maps = torch.stack([probs, infected.to(probs.dtype)]).cpu().numpy()
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lcfcn_targets, maps[0], maps[1] > 0))
+
+    indices, weights, sizes = [], [], []
+    area = maps[0, 0].size
+    for name in TERMS:
+        targets = [(k, target) for k, image in enumerate(images) for target in image[name]]
+        indices += [target.pixels + (2 * k + target.infected) * area for k, target in targets]
+        weights += [np.broadcast_to(target.weight, target.pixels.shape) for _, target in targets]
+        sizes.append(sum(len(target.pixels) for _, target in targets))
+    chosen = log_probs.flatten()[torch.from_numpy(np.concatenate(indices)).to(logits.device)]
+    weight = torch.from_numpy(np.concatenate(weights)).to(log_probs)
+    terms = [-part.sum() / len(images) for part in (weight * chosen).split(sizes)]
+    return dict(zip(TERMS, terms, strict=True))
+
+
+def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
+    r"""Localisation-based counting loss: one blob around each point and none elsewhere (Laradji et al. 2018, eq. 1).
+
+    With :math:`p` the probability of infection, :math:`n` infection points :math:`I` and :math:`q = 1 - p`, an image's
+
+    .. math::
+        L = \underbrace{-\log \max_j q_j - [n > 0] \log \max_j p_j}_\mathrm{image}
+            \underbrace{- \sum_{j \in I} \log p_j}_\mathrm{point}
+            \underbrace{- \sum_s \frac{m_s - 1}{|B_s|} \sum_{j \in B_s} \log q_j}_\mathrm{split}
+            \underbrace{- \sum_f \frac{1}{|f|} \sum_{j \in f} \log q_j}_\mathrm{false\ positive}
+
+    and the mean over images. The splits :math:`s` are the whole image, if it holds more than one point, and each blob
+    (8-connected, :math:`p > 0.5`) that does; :math:`m_s` counts their points, and :math:`B_s` are the boundaries in
+    :math:`s` of the watershed over the black top-hat (7 × 7) of :math:`p` from these points; a blob's floods its
+    bounding box. The :math:`f` are the blobs without a point. Points on the background take no part.
+
+    Args:
+        logits: Raw scores of background and infection.
+        points: A class index at each annotated pixel, ``IGNORE`` (255) elsewhere.
+
+    Shape:
+        - logits: :math:`(B, 2, H, W)`; points: :math:`(B, H, W)`; output: scalar.
+
+    Raises:
+        ValueError: If the spatial shapes differ, or there are not two classes.
+
+    >>> logits = torch.zeros(1, 2, 2, 2)
+    >>> points = torch.tensor([[[1, 255], [255, 0]]])
+    >>> round(lcfcn_loss(logits, points).item(), 4)  # 3 log 2: two of the image, one of the point
+    2.0794
+    """
+    return torch.stack(list(lcfcn_terms(logits, points).values())).sum()
+
+
+class LCFCNLoss(SupervisedLoss):
+    """:func:`lcfcn_loss` as a module."""
+
+    def terms(self, logits: Tensor, batch: Batch) -> Terms:
+        """Four terms, ``image``, ``point``, ``split`` and ``false_positive``."""
+        return lcfcn_terms(logits, batch["points"])
