@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from cbseg.points import IGNORE
+from cbseg.points import IGNORE, resize_points
 
 Mask = NDArray[np.uint8]
 CORRECT, MISSED, FALSE = (60, 200, 80), (70, 130, 255), (255, 60, 50)
@@ -48,7 +48,8 @@ def show(axes: Axes, picture: NDArray[np.uint8], title: str, points: Mask | None
 class SliceRecorder(pl.Callback):
     """Keeps a few infected test slices, spread over the test set, as arrays (``.npz``) and pictures (``.png``).
 
-    Each ``.npz`` holds ``image``, ``points``, ``truth`` and ``prediction``, all (H, W) uint8 at training size.
+    Each ``.npz`` holds ``image``, ``points``, ``truth`` and ``prediction``, all (H, W) uint8 at the mask's native size,
+    at which slices are scored.
 
     Args:
         folder: Where they go.
@@ -73,17 +74,15 @@ class SliceRecorder(pl.Callback):
         test = infected or data.split.test
         chosen = {test[k] for k in np.linspace(0, len(test) - 1, min(self.count, len(test))).round().astype(int)}
         for index in chosen & set(batch["index"]):
-            store = data.store
-            height, width = store.images.shape[1:]
-            prediction = Image.fromarray(outputs["predictions"][index].cpu().numpy().astype(np.uint8)).resize(
-                (width, height), 0
-            )
+            truth = np.array(data.store.native_mask(index))
+            height, width = truth.shape
+            image = Image.fromarray(data.store.images[index]).resize((width, height), Image.Resampling.BILINEAR)
             self._record(
-                store.slices[index].name,
-                image=np.array(store.images[index]),
-                points=self._points(data, index),
-                truth=np.array(store.masks[index]),
-                prediction=np.asarray(prediction),
+                data.store.slices[index].name,
+                image=np.asarray(image),
+                points=resize_points(self._points(data, index), truth.shape),
+                truth=truth,
+                prediction=outputs["predictions"][index].cpu().numpy().astype(np.uint8),
             )
 
     def _points(self, data: Any, index: int) -> Mask:

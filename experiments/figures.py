@@ -1,52 +1,129 @@
-"""The qualitative figure (paper, Figure 3) from run folders: slice by slice, points, truth and each loss's prediction.
+"""Figures from run folders: what each loss predicts (paper, Figure 3), and what it counts (§4.4).
 
-``python -m experiments.figures runs`` writes ``runs/figures/<data>[,<settings>].png``.
+``python -m experiments.figures runs`` writes ``<data>[,<settings>].png`` and ``…-counting.png`` into ``runs/figures``.
 """
 
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from skimage.measure import regionprops
 
+from cbseg.metrics import count_errors, region_grid
 from cbseg.overlays import COLOURS, paint, show
-from experiments.tables import read_runs, titles
+from cbseg.points import find_regions
+from experiments.tables import PAPER_LOSSES, read_runs, titles
+
+LEVEL = 4  # of GAME, as in the paper
+
+Runs = dict[str, tuple[Path, dict[str, Any]]]
+"""Each loss's run folder and ``metrics.json``, in the order to show."""
 
 
-def qualitative(data: str, folders: dict[str, Path], dice: dict[str, float | None]) -> Figure | None:
+def common_slices(runs: Runs) -> dict[str, dict[str, Any]]:
+    """The slices that all runs recorded: name, then loss, then arrays; see :class:`cbseg.overlays.SliceRecorder`."""
+    recorded = [{path.stem for path in (folder / "slices").glob("*.npz")} for folder, _ in runs.values()]
+    return {
+        name: {loss: np.load(folder / "slices" / f"{name}.npz") for loss, (folder, _) in runs.items()}
+        for name in sorted(set.intersection(*recorded))
+    }
+
+
+def qualitative(data: str, runs: Runs) -> Figure | None:
     """One row a recorded slice: image, points, truth, and each loss's prediction.
 
     Args:
         data: For the title.
-        folders: Each loss's run folder, in the order to show.
-        dice: Each loss's test Dice.
+        runs: What to compare.
 
     Returns:
         The figure, or nothing if the runs recorded no slice in common.
     """
-    recorded = [{path.stem for path in (folder / "slices").glob("*.npz")} for folder in folders.values()]
-    names = sorted(set.intersection(*recorded))
-    if not names:
+    slices = common_slices(runs)
+    if not slices:
         return None
-    columns = 3 + len(folders)
-    figure = Figure(figsize=(2 * columns, 2.1 * len(names) + 0.6), layout="constrained")
-    for axes, name in zip(figure.subplots(len(names), columns, squeeze=False), names, strict=True):
-        slices = {loss: np.load(folder / "slices" / f"{name}.npz") for loss, folder in folders.items()}
-        first = next(iter(slices.values()))
+    columns = 3 + len(runs)
+    figure = Figure(figsize=(2 * columns, 2.1 * len(slices) + 0.6), layout="constrained")
+    for axes, (name, by_loss) in zip(figure.subplots(len(slices), columns, squeeze=False), slices.items(), strict=True):
+        first = next(iter(by_loss.values()))
         show(axes[0], first["image"], name)
         show(axes[1], first["image"], "points", first["points"])
         show(axes[2], paint(first["image"], first["truth"]), "truth")
-        for ax, (loss, arrays) in zip(axes[3:], slices.items(), strict=True):
-            score = "undefined" if dice[loss] is None else f"{dice[loss]:.2f}"
-            title = f"{titles(folders)[loss]}, test Dice {score}"
+        for ax, (loss, arrays) in zip(axes[3:], by_loss.items(), strict=True):
+            dice = runs[loss][1]["test"]["dice"]
+            title = f"{titles(runs)[loss]}, test Dice {'undefined' if dice is None else f'{dice:.2f}'}"
             show(ax, paint(arrays["image"], arrays["truth"], arrays["prediction"]), title)
     figure.suptitle(f"{data}. {COLOURS}", fontsize=9)
     return figure
 
 
+def counting(data: str, runs: Runs) -> Figure | None:
+    """What the counts mean, on the recorded slice with most regions: numbered regions, and where GAME finds errors.
+
+    Args:
+        data: For the title.
+        runs: What to compare.
+
+    Returns:
+        The figure, or nothing if the runs recorded no slice in common.
+    """
+    slices = common_slices(runs)
+    if not slices:
+        return None
+    first = next(iter(runs))
+    name, by_loss = max(slices.items(), key=lambda item: region_grid(item[1][first]["truth"], 0).sum())
+    image, truth = by_loss[first]["image"], by_loss[first]["truth"]
+    figure = Figure(figsize=(3.4 * (1 + len(runs)), 3.9), layout="constrained")
+    axes = figure.subplots(1, 1 + len(runs))
+    show(axes[0], paint(image, truth), "")
+    axes[0].set_title(f"{name}: {number_regions(axes[0], truth)} true regions", fontsize=8)
+    for ax, (loss, arrays) in zip(axes[1:], by_loss.items(), strict=True):
+        prediction = arrays["prediction"]
+        show(ax, paint(image, truth, prediction), "")
+        count = number_regions(ax, prediction)
+        draw_errors(ax, prediction, truth)
+        errors = count_errors(torch.from_numpy(prediction)[None], torch.from_numpy(truth)[None], LEVEL).tolist()
+        test = runs[loss][1]["test"]
+        ax.set_title(
+            f"{titles(runs)[loss]}: {count} blobs\nhere |error| {errors[0]}, GAME({LEVEL}) {errors[-1]}; "
+            f"test MAE {test['mae']:.2f}, GAME {test['game']:.2f}",
+            fontsize=8,
+        )
+    figure.suptitle(f"{data}. {COLOURS}; a framed cell holds too many centroids (+) or too few (−)", fontsize=9)
+    return figure
+
+
+def number_regions(ax: Axes, mask: NDArray[np.uint8]) -> int:
+    """Write 1…n at the centroids of a mask's regions, and give n."""
+    labels, count = find_regions(mask > 0)
+    for region in regionprops(labels):
+        row, column = region.centroid
+        ax.text(column, row, str(region.label), color="white", fontsize=7, ha="center", va="center", weight="bold")
+    return count
+
+
+def draw_errors(ax: Axes, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
+    """Draw GAME's grid, and a frame with the surplus of predicted regions around each cell where there is one."""
+    height, width = (side / 2**LEVEL for side in truth.shape)
+    for k in range(1, 2**LEVEL):
+        ax.axhline(k * height - 0.5, color="white", linewidth=0.3, alpha=0.5)
+        ax.axvline(k * width - 0.5, color="white", linewidth=0.3, alpha=0.5)
+    surplus = region_grid(prediction, LEVEL) - region_grid(truth, LEVEL)
+    for row, column in np.argwhere(surplus):
+        corner = (column * width - 0.5, row * height - 0.5)
+        ax.add_patch(Rectangle(corner, width, height, fill=False, color="yellow", linewidth=1))
+        ax.text(*corner, f"{surplus[row, column]:+d}", color="yellow", fontsize=6, va="bottom")
+
+
 def write(runs: Path) -> list[str]:
-    """Draw a figure for each data and setting, from the lowest seed of each loss.
+    """Draw the figures of each data and setting, from the lowest seed of each loss.
 
     Returns:
         A line on each: where it is, or why there is none.
@@ -54,29 +131,31 @@ def write(runs: Path) -> list[str]:
     Raises:
         SystemExit: If there is no finished run.
     """
-    groups: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
-    dice: dict[tuple[str, str], dict[str, float | None]] = defaultdict(dict)
+    groups: dict[tuple[str, str], Runs] = defaultdict(dict)
     for folder, run in sorted(read_runs(runs).items(), key=lambda item: item[1]["seed"], reverse=True):
-        groups[run["data"], run["settings"]][run["loss"]] = folder
-        dice[run["data"], run["settings"]][run["loss"]] = run["test"]["dice"]
+        groups[run["data"], run["settings"]][run["loss"]] = folder, run
     (runs / "figures").mkdir(exist_ok=True)
     lines = []
-    for (data, settings), folders in sorted(groups.items()):
-        ordered = {loss: folders[loss] for loss in titles(folders) if loss in folders}
-        figure = qualitative(data, ordered, dice[data, settings])
+    for (data, settings), found in sorted(groups.items()):
+        ordered = {loss: found[loss] for loss in titles(found)}
+        counted = {loss: found[loss] for loss in PAPER_LOSSES["counting"] if loss in found}
+        figures = {"": qualitative(data, ordered)}
+        if counted:
+            figures["-counting"] = counting(data, counted)
         name = ",".join(filter(None, [data, settings]))
-        if figure is None:
-            lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
-            continue
-        path = runs / "figures" / f"{name}.png"
-        figure.savefig(path, dpi=110)
-        lines.append(f"{name}: {path}")
+        for suffix, figure in figures.items():
+            path = runs / "figures" / f"{name}{suffix}.png"
+            if figure is None:
+                lines.append(f"{name}{suffix}: no figure, the runs recorded no slice in common (overlays=0?)")
+                continue
+            figure.savefig(path, dpi=110 if not suffix else 160)
+            lines.append(f"{name}{suffix}: {path}")
     return lines
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="The qualitative figure from run folders.")
+    parser = argparse.ArgumentParser(description="Figures from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     print("\n".join(write(parser.parse_args().runs)))
 

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from cbseg.metrics import SCORES
 from cbseg.tracking import METRICS
 
 PAPER: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("paper.yaml")))
@@ -25,8 +24,14 @@ LOSSES = {
     "pl": "Point loss (PL)",
     "cb_flip": "CB(Flip) + PL",
     "cb_fliprot": "CB(Flip, Rot) + PL",
+    "lcfcn": "LCFCN",
+    "cb_lcfcn": "CB-LCFCN",
 }
-COLUMNS = {"dice": "Dice", "iou": "IoU", "ppv": "PPV", "sens": "Sens.", "spec": "Spec."}
+COLUMNS = {
+    "segmentation": {"dice": "Dice", "iou": "IoU", "ppv": "PPV", "sens": "Sens.", "spec": "Spec."},
+    "counting": {"mae": "MAE", "game": "GAME(4)"},
+}
+PAPER_LOSSES = {"segmentation": ("full", "pl", "cb_flip", "cb_fliprot"), "counting": ("pl", "lcfcn", "cb_lcfcn")}
 STATISTICS = {
     "cases": "Cases",
     "slices": "Slices",
@@ -96,32 +101,36 @@ def statistics_table(runs: list[dict[str, Any]]) -> Table:
 
 
 def titles(losses: Iterable[str]) -> dict[str, str]:
-    """The paper's losses and their titles in the paper's order, then any others under their own names."""
-    return LOSSES | {loss: loss for loss in sorted(set(losses) - set(LOSSES))}
+    """These losses and their titles, the paper's in its order, then others under their own names."""
+    losses = set(losses)
+    ordered = [*(loss for loss in LOSSES if loss in losses), *sorted(losses - set(LOSSES))]
+    return {loss: LOSSES.get(loss, loss) for loss in ordered}
 
 
-def segmentation_table(data: str, runs: list[dict[str, Any]]) -> Table:
-    """One of Tables 2-6, or a table of a dataset that the paper does not have; the mean over seeds.
+def scores_table(kind: str, data: str, runs: list[dict[str, Any]]) -> Table:
+    """One of Tables 2-8, or such a table of a dataset that the paper does not have; the mean over seeds.
 
     Args:
+        kind: ``segmentation`` or ``counting``.
         data: Runs of other data are ignored.
-        runs: Runs of one setting.
+        runs: Runs of one setting. Every loss that was run has a row, also where the paper has none.
     """
     found = [run for run in runs if run["data"] == data]
-    paper = PAPER["segmentation"].get(data, {})
+    paper = PAPER[kind].get(data, {})
+    columns = COLUMNS[kind]
     rows = {}
-    for loss, title in titles(run["loss"] for run in found).items():
+    for loss, title in titles([*PAPER_LOSSES[kind], *(run["loss"] for run in found)]).items():
         ours = [run for run in found if run["loss"] == loss]
-        theirs = paper.get(loss, [None] * len(SCORES))
+        theirs = paper.get(loss, [None] * len(columns))
         rows[title] = {
-            COLUMNS[score]: (_mean([run["test"][score] for run in ours]), number)
-            for score, number in zip(SCORES, theirs, strict=True)
+            column: (_mean([run["test"][score] for run in ours]), number)
+            for (score, column), number in zip(columns.items(), theirs, strict=True)
         }
     seeds = len({run["seed"] for run in found})
     over = {0: "not run", 1: "1 seed"}.get(seeds, f"the mean over up to {seeds} seeds")
-    name = f"table{paper['table']}" if paper else f"table_{data}"
+    name = f"table{paper['table']}" if paper else f"table_{data}_{kind}"
     title = f"Table {paper['table']}: {data}" if paper else data
-    return Table(name, f"{title} segmentation, ours, {over} (paper's)", "Loss function", rows, 2)
+    return Table(name, f"{title} {kind}, ours, {over} (paper's)", "Loss function", rows, 2)
 
 
 def _mean(scores: list[float | None]) -> float | None:
@@ -135,8 +144,11 @@ def tables(runs: list[dict[str, Any]]) -> list[Table]:
     Args:
         runs: Runs of one setting.
     """
-    others = sorted({run["data"] for run in runs} - set(PAPER["segmentation"]))
-    return [statistics_table(runs), *(segmentation_table(data, runs) for data in [*PAPER["segmentation"], *others])]
+    shown = [statistics_table(runs)]
+    for kind in COLUMNS:
+        others = sorted({run["data"] for run in runs} - set(PAPER[kind]))
+        shown += [scores_table(kind, data, runs) for data in [*PAPER[kind], *others]]
+    return shown
 
 
 def write(runs: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.ndimage import black_tophat, find_objects
 from skimage.segmentation import find_boundaries, watershed
@@ -88,24 +89,24 @@ def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
     check_shapes(logits, points, "points")
     if logits.shape[1] != 2:
         raise ValueError(f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}")
-    log_probs = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    log_odds = (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
     with torch.no_grad():
-        probs = logits.softmax(1, dtype=log_probs.dtype)[:, 1]
         infected = (points > 0) & (points != IGNORE)
-        maps = torch.stack([probs, infected.to(probs.dtype)]).cpu().numpy()
+        maps = torch.stack([log_odds.sigmoid(), infected.to(log_odds.dtype)]).cpu().numpy()
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lcfcn_targets, maps[0], maps[1] > 0))
 
-    indices, weights, sizes = [], [], []
-    area = maps[0, 0].size
+    pixels, signs, weights, sizes = [], [], [], []
     for name in TERMS:
         targets = [(k, target) for k, image in enumerate(images) for target in image[name]]
-        indices += [target.pixels + (2 * k + target.infected) * area for k, target in targets]
+        pixels += [target.pixels + k * maps[0, 0].size for k, target in targets]
+        signs += [np.full(target.pixels.shape, -1.0 if target.infected else 1.0) for _, target in targets]
         weights += [np.broadcast_to(target.weight, target.pixels.shape) for _, target in targets]
         sizes.append(sum(len(target.pixels) for _, target in targets))
-    chosen = log_probs.flatten()[torch.from_numpy(np.concatenate(indices)).to(logits.device)]
-    weight = torch.from_numpy(np.concatenate(weights)).to(log_probs)
-    terms = [-part.sum() / len(images) for part in (weight * chosen).split(sizes)]
+    sign, weight = (torch.from_numpy(np.concatenate(some)).to(log_odds) for some in (signs, weights))
+    chosen = log_odds.flatten()[torch.from_numpy(np.concatenate(pixels)).to(logits.device)]
+    costs = weight * F.softplus(sign * chosen)  # softplus(x) is -log(1 - sigmoid(x)), softplus(-x) is -log(sigmoid(x))
+    terms = [part.sum() / len(images) for part in costs.split(sizes)]
     return dict(zip(TERMS, terms, strict=True))
 
 
