@@ -20,6 +20,7 @@ $(BIN)/.ready: pyproject.toml
 demo: setup  ## a sweep of losses over phantoms of A, B and C, then tables and pictures (minutes, no download)
 	$(BIN)/python -m cbseg.run -m loss=pl,cb_flip,cb_fliprot data=covidA,covidB_sep,covidC_mixed experiment=demo $(DEMO)
 	$(BIN)/python -m cbseg.run -m loss=full data=covidA,covidB_sep,covidC_mixed experiment=demo $(DEMO)
+	$(BIN)/python -m cbseg.run -m loss=lcfcn,cb_lcfcn data=covidC_mixed experiment=demo $(DEMO)
 	$(BIN)/python -m experiments.tables demo/runs
 	$(BIN)/python -m experiments.figures demo/runs
 
@@ -34,7 +35,7 @@ lint: setup  ## ruff and mypy
 tables: setup  ## the paper's tables from runs/, each number beside the paper's
 	$(BIN)/python -m experiments.tables runs
 
-figures: setup  ## the qualitative figure from runs/
+figures: setup  ## what each loss predicts and counts, from runs/
 	$(BIN)/python -m experiments.figures runs
 
 bench: setup  ## measure what things cost, beside plain baselines

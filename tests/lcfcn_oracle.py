@@ -1,26 +1,26 @@
 """LCFCN's formulas (Laradji et al. 2018, eq. 1) word for word, blob by blob: the reference of tests and bench."""
 
 import torch
-from scipy.ndimage import black_tophat
+from scipy.ndimage import black_tophat, maximum_filter, minimum_filter
 from skimage.measure import label
 from skimage.segmentation import find_boundaries, watershed
+from torch import Tensor
 
 
-def boundaries(probs, points):
-    """Boundaries of the watershed over the black top-hat of the probabilities, seeded at the points."""
+def boundaries(probs: Tensor, points: Tensor, blob: Tensor | None = None) -> Tensor:
+    """Boundaries of the watershed over the black top-hat of the probabilities, seeded at the points, inside a blob."""
     seeds = torch.zeros(points.shape, dtype=torch.int)
     seeds[points] = torch.arange(1, int(points.sum()) + 1, dtype=torch.int)
-    return lambda box: torch.from_numpy(
-        find_boundaries(watershed(black_tophat(probs.detach().numpy(), 7)[box], seeds.numpy()[box]))
-    )
+    landscape = black_tophat(probs.detach().numpy(), 7)
+    if blob is None:
+        return torch.from_numpy(find_boundaries(watershed(landscape, seeds.numpy())))
+    basins = watershed(landscape, seeds.numpy(), connectivity=2, mask=blob.numpy())
+    outside_low, outside_high = basins.copy(), basins.copy()
+    outside_high[~blob.numpy()] = basins.max() + 1
+    return torch.from_numpy(maximum_filter(outside_low, 3) != minimum_filter(outside_high, 3)) & blob
 
 
-def bounding_box(blob):
-    rows, columns = torch.nonzero(blob, as_tuple=True)
-    return slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1)
-
-
-def lcfcn_oracle(logits, points):
+def lcfcn_oracle(logits: Tensor, points: Tensor) -> dict[str, Tensor]:
     """The four terms, each the mean over images."""
     terms = torch.zeros(4, dtype=logits.dtype)
     for image_logits, image_points in zip(logits, points, strict=True):
@@ -29,7 +29,6 @@ def lcfcn_oracle(logits, points):
         infected = (image_points > 0) & (image_points != 255)
         n = int(infected.sum())
         blobs = torch.from_numpy(label((p > 0.5).numpy(), connectivity=2))
-        everywhere = (slice(None), slice(None))
 
         image = -log_q[p == p.min()][0]
         point = torch.zeros((), dtype=logits.dtype)
@@ -39,16 +38,13 @@ def lcfcn_oracle(logits, points):
             image = image - log_p[p == p.max()][0]
             point = -log_p[infected].sum()
         if n > 1:
-            split = split + (n - 1) * -log_q[boundaries(p, infected)(everywhere)].mean()
+            split = split + (n - 1) * -log_q[boundaries(p, infected)].mean()
         for blob in range(1, int(blobs.max()) + 1):
             inside = blobs == blob
             m = int((infected & inside).sum())
             if m == 0:
                 false_positive = false_positive - log_q[inside].mean()
             if m > 1:
-                box = bounding_box(inside)
-                own = torch.zeros_like(inside)
-                own[box] = boundaries(p, infected & inside)(box)
-                split = split + (m - 1) * -log_q[own & inside].mean()
+                split = split + (m - 1) * -log_q[boundaries(p, infected & inside, inside)].mean()
         terms = terms + torch.stack([image, point, split, false_positive])
     return dict(zip(("image", "point", "split", "false_positive"), terms / len(logits), strict=True))

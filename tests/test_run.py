@@ -11,12 +11,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from skimage.measure import label
 
 from cbseg import run as run_module
 from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
 from cbseg.losses.point import PointLoss
-from cbseg.metrics import COUNTING_SCORES, SCORES
+from cbseg.metrics import COUNTING_SCORES, SCORES, Counts
 from cbseg.module import NonFiniteLossError
 
 
@@ -52,7 +53,11 @@ def test_scores_follow_from_the_counts_by_scan(train):
     found = metrics(train("loss=full"))
     assert len(found["scans"]) == 8
     total = {name: sum(scan[name] for scan in found["scans"].values()) for name in ("tp", "fp", "fn", "tn")}
-    assert total == found["counts"]
+    assert total == {name: found["counts"][name] for name in total}
+    errors = np.sum([scan["count_errors"] for scan in found["scans"].values()], 0)
+    assert errors.tolist() == found["counts"]["count_errors"]
+    assert found["counts"]["slices"] == 8
+    assert [found["test"][name] for name in COUNTING_SCORES] == (errors / 8).tolist()
     assert found["test"]["iou"] == total["tp"] / (total["tp"] + total["fp"] + total["fn"])
 
 
@@ -60,10 +65,17 @@ def test_recorded_slices_hold_what_was_scored(train):
     folder = train("loss=full", "overlays=8")
     for path in (folder / "slices").glob("*.npz"):
         arrays = np.load(path)
-        assert {name: arrays[name].shape for name in arrays} == dict.fromkeys(
-            ("image", "points", "truth", "prediction"), (64, 64)
-        )
-        assert set(np.unique(arrays["truth"])) <= {0, 1}
+        assert set(arrays) == {"image", "points", "truth", "prediction"}
+        assert {arrays[name].shape for name in arrays} == {arrays["truth"].shape}
+        assert (arrays["points"] == 1).sum() == label(arrays["truth"], connectivity=2).max()
+        scores = Counts.of(torch.from_numpy(arrays["prediction"]), torch.from_numpy(arrays["truth"])).named()
+        assert metrics(folder)["scans"][path.stem] == scores
+
+
+def test_the_terms_of_cb_lcfcn_are_logged_apart(train):
+    log = log_of(train("loss=cb_lcfcn"))
+    terms = [log[f"train/{name}"][0] for name in ("image", "point", "split", "false_positive", "consistency")]
+    assert log["train/loss"][0] == pytest.approx(sum(terms), rel=1e-4)
 
 
 def test_the_loss_terms_are_logged_apart(train):
@@ -323,6 +335,7 @@ def test_the_command_line_sweeps_with_wandb_offline_and_its_tables_and_figure_fo
         assert made.returncode == 0, made.stderr
     (settings,) = {metrics(folder)["settings"] for folder in folders}
     assert {path.name for path in (runs / "tables" / settings).iterdir()} == {
-        f"table{k}.{suffix}" for k in range(1, 7) for suffix in ("csv", "tex")
+        f"table{name}.{suffix}" for name in (*range(1, 9), "_covidA_counting") for suffix in ("csv", "tex")
     }
+    assert (runs / "figures" / f"covidA,{settings}-counting.png").stat().st_size > 10_000
     assert (runs / "figures" / f"covidA,{settings}.png").stat().st_size > 10_000

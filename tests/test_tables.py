@@ -12,7 +12,7 @@ from experiments import figures, tables
 def finished(runs, data, loss, seed, dice, settings=""):
     folder = runs / data / loss / (f"seed{seed}" + (f",{settings}" if settings else ""))
     folder.mkdir(parents=True)
-    test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9}
+    test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5}
     statistics = {"cases": 98, "slices": 98, "slices_with_infections": 98, "infected_regions": 779}
     run = {"data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "dataset": statistics}
     (folder / "metrics.json").write_text(json.dumps(run))
@@ -53,8 +53,20 @@ def test_other_losses_and_datasets_are_shown_without_a_paper_value(tmp_path):
     assert "| focal              | 0.60 (–)" in markdown
     assert "mine segmentation" in markdown
     assert "| Point loss (PL)    | 0.70 (–)" in markdown
-    assert (tmp_path / "tables/defaults/table_mine.csv").is_file()
-    assert [line.split(":")[0] for line in figures.write(tmp_path)] == ["covidA", "mine"]
+    assert (tmp_path / "tables/defaults/table_mine_segmentation.csv").is_file()
+    assert (tmp_path / "tables/defaults/table_mine_counting.csv").is_file()
+    assert [line.split(":")[0] for line in figures.write(tmp_path)] == ["covidA", "mine", "mine-counting"]
+
+
+def test_tables_7_and_8_show_counting_beside_the_papers(tmp_path):
+    finished(tmp_path, "covidC_mixed", "cb_lcfcn", 0, 0.6)
+    finished(tmp_path, "covidC_mixed", "full", 0, 0.6)
+    markdown = tables.write(tmp_path)
+    assert "Table 7: covidB_mixed counting, ours, not run" in markdown
+    assert "| CB-LCFCN        | – (0.66)" in markdown
+    assert "| CB-LCFCN         | 1.25 (0.82) | 2.50 (1.42)" in markdown
+    assert "| Fully supervised | 1.25 (–)    | 2.50 (–)" in markdown
+    assert pd.read_csv(tmp_path / "tables/defaults/table8.csv", index_col=0).loc["CB-LCFCN", "GAME(4) ours"] == 2.5
 
 
 def test_runs_set_aside_do_not_count(tmp_path):
@@ -74,4 +86,6 @@ def test_the_papers_numbers_are_those_of_the_paper(shared):
     theirs = yaml.safe_load((shared / "paper/tables.yaml").read_text())
     assert tables.PAPER["statistics"] == theirs["dataset_statistics"]["rows"]
     for data, rows in tables.PAPER["segmentation"].items():
-        assert {loss: rows[loss] for loss in tables.LOSSES} == theirs["segmentation"][data]
+        assert {loss: rows[loss] for loss in tables.PAPER_LOSSES["segmentation"]} == theirs["segmentation"][data]
+    for data, rows in tables.PAPER["counting"].items():
+        assert {loss: rows[loss] for loss in tables.PAPER_LOSSES["counting"]} == theirs["counting"][data]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.ndimage import black_tophat, find_objects
-from skimage.segmentation import find_boundaries, watershed
+from skimage.segmentation import watershed
 from torch import Tensor
 
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
@@ -17,6 +17,13 @@ from cbseg.points import IGNORE, find_regions
 TERMS = ("image", "point", "split", "false_positive")
 
 _TOP_HAT = 7  # pixels; the watershed's landscape is the black top-hat of the probabilities
+
+_NEIGHBOURS = (  # slices that lay each pixel on its neighbour: two sides, then two corners
+    (np.s_[1:], np.s_[:-1]),
+    (np.s_[:, 1:], np.s_[:, :-1]),
+    (np.s_[1:, 1:], np.s_[:-1, :-1]),
+    (np.s_[1:, :-1], np.s_[:-1, 1:]),
+)
 
 Pixels = NDArray[np.int64]
 
@@ -29,11 +36,25 @@ class Target(NamedTuple):
     weight: NDArray[np.float64] | float = 1.0
 
 
-def _split(landscape: NDArray[Any], seeds: Pixels) -> NDArray[np.bool_]:
-    """The boundaries between the basins of a watershed that floods the landscape from the seeds (flat indices)."""
+def _split(landscape: NDArray[Any], infected: NDArray[np.bool_], blob: NDArray[np.bool_] | None = None) -> Pixels:
+    """The boundaries between the basins of a watershed from the infection points, as flat indices.
+
+    Args:
+        landscape: What is flooded.
+        infected: Where the points are.
+        blob: Where water may flow; through corners too, as a blob's pixels hang together across them.
+    """
     markers = np.zeros(landscape.shape, np.int32)
+    seeds = np.flatnonzero(infected)
     markers.ravel()[seeds] = np.arange(1, len(seeds) + 1)
-    return find_boundaries(watershed(landscape, markers))
+    connectivity = 1 if blob is None else 2
+    basins = watershed(landscape, markers, connectivity, mask=blob)
+    boundaries = np.zeros(landscape.shape, bool)
+    for here, there in _NEIGHBOURS[: 2 * connectivity]:
+        meet = (basins[here] != basins[there]) & (basins[here] > 0) & (basins[there] > 0)
+        boundaries[here] |= meet
+        boundaries[there] |= meet
+    return np.flatnonzero(boundaries)
 
 
 def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> dict[str, list[Target]]:
@@ -62,15 +83,14 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
     points_in = np.bincount(blobs.ravel()[points], minlength=count + 1)
     if len(points) > 1:
         landscape = black_tophat(probs, _TOP_HAT)
-        boundaries = np.flatnonzero(_split(landscape, points))
+        boundaries = _split(landscape, infected)
         targets["split"].append(Target(boundaries, False, (len(points) - 1) / len(boundaries)))
         for blob, box in enumerate(find_objects(blobs), start=1):
             if points_in[blob] > 1:
                 inside = blobs[box] == blob
-                seeds = np.flatnonzero(infected[box] & inside)
-                rows, columns = np.nonzero(_split(landscape[box], seeds) & inside)
+                rows, columns = np.unravel_index(_split(landscape[box], infected[box] & inside, inside), inside.shape)
                 own = (rows + box[0].start) * width + columns + box[1].start
-                targets["split"].append(Target(own, False, (len(seeds) - 1) / len(own)))
+                targets["split"].append(Target(own, False, (points_in[blob] - 1) / len(own)))
 
     is_false = points_in == 0
     is_false[0] = False
@@ -122,9 +142,9 @@ def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
             \underbrace{- \sum_f \frac{1}{|f|} \sum_{j \in f} \log q_j}_\mathrm{false\ positive}
 
     and the mean over images. The splits :math:`s` are the whole image, if it holds more than one point, and each blob
-    (8-connected, :math:`p > 0.5`) that does; :math:`m_s` counts their points, and :math:`B_s` are the boundaries in
-    :math:`s` of the watershed over the black top-hat (7 × 7) of :math:`p` from these points; a blob's floods its
-    bounding box. The :math:`f` are the blobs without a point. Points on the background take no part.
+    (8-connected, :math:`p > 0.5`) that does; :math:`m_s` counts their points, and :math:`B_s` are the boundaries of
+    the watershed that floods :math:`s` over the black top-hat (7 × 7) of :math:`p` from these points. The :math:`f` are
+    the blobs without a point. Points on the background take no part.
 
     Args:
         logits: Raw scores of background and infection.
