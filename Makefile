@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs=demo/runs store=demo/store
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint tables figures bench clean
+.PHONY: help setup demo test lint tables compare figures report bench clean
 
 help:  ## print this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -23,6 +23,7 @@ demo: setup  ## a sweep of losses over phantoms of A, B and C, then tables and p
 	$(BIN)/python -m cbseg.run -m loss=lcfcn,cb_lcfcn data=covidC_mixed experiment=demo $(DEMO)
 	$(BIN)/python -m experiments.tables demo/runs
 	$(BIN)/python -m experiments.figures demo/runs
+	$(BIN)/python -m experiments.report demo/runs
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest
@@ -37,6 +38,12 @@ tables: setup  ## the paper's tables from runs/, each number beside the paper's
 
 figures: setup  ## what each loss predicts and counts, from runs/
 	$(BIN)/python -m experiments.figures runs
+
+compare: setup  ## how much each loss differs from the point loss, with intervals, from runs/
+	$(BIN)/python -m experiments.compare runs
+
+report: setup  ## one page of everything in runs/: runs/report.html
+	$(BIN)/python -m experiments.report runs
 
 bench: setup  ## measure what things cost, beside plain baselines
 	$(BIN)/python -m experiments.bench

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.metrics import COUNTING_SCORES, SCORES
-from cbseg.tracking import is_free, wandb_mode
+from cbseg.tracking import is_free
+from cbseg.wandb_log import wandb_mode
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -39,7 +41,7 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
     whole = plain(overrides)
     assert whole is not None
     kept = list(overrides)
-    for override in overrides:
+    for override in filterfalse(is_free, overrides):
         without = [other for other in kept if other is not override]
         if plain(without) == whole:
             kept = without

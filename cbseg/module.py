@@ -36,8 +36,8 @@ class SegmentationModule(pl.LightningModule):
         loss: ``loss(net, batch, generator)`` gives its terms, and their total under ``loss``.
         optimizer: ``optimizer(params)`` gives the optimiser.
         num_classes: C.
-        seed: Decides the transforms drawn, together with epoch and batch alone, so that a resumed run draws
-            what it would have drawn.
+        seed: Decides transforms and dropout, together with epoch and batch alone, so that a resumed run draws what
+            it would have drawn.
 
     Attributes:
         test_counts: After testing, each slice's raw counts by its index in the store.
@@ -73,7 +73,7 @@ class SegmentationModule(pl.LightningModule):
             NonFiniteLossError: If the loss is not finite, before it reaches the weights.
         """
         step = f"epoch {self.current_epoch}, batch {batch_idx}, process {self.global_rank}"
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, step))
+        generator = torch.manual_seed(derived_seed(self.seed, step))  # of dropout too
         terms: dict[str, Tensor] = self.loss(self.net, batch, generator)
         if not terms["loss"].isfinite():
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
@@ -107,7 +107,11 @@ class SegmentationModule(pl.LightningModule):
         return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:
-        """Log the dataset-level scores as ``test/dice`` and so on."""
+        """Gather what other processes counted, and log the dataset-level scores as ``test/dice`` and so on."""
+        if self.trainer.world_size > 1:
+            gathered: list[dict[int, Counts]] = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.test_counts)
+            self.test_counts = {index: counts for part in gathered for index, counts in part.items()}
         self._log_scores("test", reduce(add, self.test_counts.values()).scores())
 
     def _log_scores(self, stage: str, scores: dict[str, Tensor]) -> None:

@@ -6,9 +6,10 @@
 import logging
 import os
 import sys
-import time
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -20,34 +21,44 @@ import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from lightning_fabric.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
+from cbseg.jobs import isolated
 from cbseg.metrics import SCORES, Counts, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
 from cbseg.overlays import SliceRecorder
+from cbseg.run_state import RunState
+from cbseg.sweep import Job, SweepReport, folder_of, print_plan
 from cbseg.tracking import (
-    CONFIG,
+    BEST,
+    LAST,
     METRICS,
+    BusyError,
     environment,
+    failure,
     is_finished,
+    is_resumable,
+    lock,
+    open_folder,
+    record_failure,
     run_folder,
-    set_aside,
     settings_name,
-    wandb_logger,
     write_json,
 )
+from cbseg.wandb_log import wandb_logger
 
 log = logging.getLogger("cbseg")
 
 
 def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
-    """Train, select by validation Dice, test once, and leave a run folder behind.
+    """Train, select by validation Dice, test once, and leave a run folder behind; or go on with one that was begun.
 
     Args:
         config: The composed config.
@@ -60,6 +71,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
 
     Raises:
         InputError: If a setting or the data is bad; nothing was written or moved then.
+        BusyError: If another process trains this run.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
     check_settings(config)
@@ -77,93 +89,107 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise InputError(f"optim: {error}") from error
-    trainer, best, timer = make_trainer(config, folder)
+    state = RunState(folder, config.selection.monitor, config.selection.mode)
+    trainer, timer = make_trainer(config, folder, state)
     datamodule.setup()
-    split = {part: len(indices) for part, indices in datamodule.split._asdict().items()}
     code = environment()
-    log.info("%s: %s slices", folder, ", ".join(f"{count} {part}" for part, count in split.items()))
 
-    set_aside(folder)
-    folder.mkdir(parents=True)
-    OmegaConf.save(config, folder / CONFIG, resolve=True)
-    started = time.monotonic()
-    failed = True
-    try:
-        trainer.loggers = [CSVLogger(folder, name="", version="")]
-        if config.logger:
-            trainer.loggers += [wandb_logger(folder, data, loss, config.seed, settings, config, **config.logger)]
-        training = fit_and_test(trainer, module, datamodule, best, timer)
-        failed = False
-    finally:
-        wandb.finish(exit_code=int(failed))
-    metrics = {
-        "data": data,
-        "loss": loss,
-        "seed": config.seed,
-        "settings": settings,
-        "status": "finished",
-        **test_scores(module.test_counts, datamodule.store.slices),
-        **training,
-        "seconds": round(time.monotonic() - started, 2),
-        "split": split,
-        "dataset": datamodule.store.statistics(),
-        **code,
-    }
-    write_json(folder / METRICS, metrics)
+    with lock(folder) if trainer.is_global_zero else nullcontext():
+        if not config.rerun and is_finished(folder, config):
+            log.info("%s: finished by another process", folder)
+            return folder
+        resumes = open_folder(folder, config) if trainer.is_global_zero else is_resumable(folder, config)
+        last = state.resume() if resumes else None
+        failed = True
+        try:
+            if config.logger and trainer.is_global_zero:
+                trainer.loggers = [
+                    wandb_logger(folder, data, loss, config.seed, settings, config, state.history, **config.logger)
+                ]
+            if trainer.is_global_zero:
+                parts = ", ".join(f"{len(part)} {name}" for name, part in datamodule.split._asdict().items())
+                goes_on = f", goes on after epoch {state.epochs} of {config.trainer.max_epochs}" if resumes else ""
+                log.info("%s: %s slices%s", folder, parts, goes_on)
+            training = fit_and_test(trainer, module, datamodule, state, timer, last)
+            failed = False
+        finally:
+            wandb.finish(exit_code=int(failed))
+        if not trainer.is_global_zero:
+            return folder
+        metrics = {
+            "data": data,
+            "loss": loss,
+            "seed": config.seed,
+            "settings": settings,
+            "status": "finished",
+            **test_scores(module.test_counts, datamodule.store.slices),
+            **training,
+            "split": {name: len(part) for name, part in datamodule.split._asdict().items()},
+            "dataset": datamodule.store.statistics(),
+            **code,
+        }
+        write_json(folder / METRICS, metrics)
+        (folder / LAST).unlink()
     scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, "mae", "game"))
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
     return folder
 
 
-def make_trainer(config: DictConfig, folder: Path) -> tuple[pl.Trainer, ModelCheckpoint, Timer]:
-    """Lightning's Trainer for a run folder, the callback that keeps the best weights, and the clock.
+def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.Trainer, Timer]:
+    """Lightning's Trainer for a run folder, and its clock.
 
     Raises:
-        InputError: If a setting is refused, or asks for several devices.
+        InputError: If a setting is refused.
     """
     selection = config.selection
-    best = ModelCheckpoint(folder, "best", monitor=selection.monitor, mode=selection.mode, save_weights_only=True)
     timer = Timer()
-    callbacks: list[pl.Callback] = [best, timer, SliceRecorder(folder / "slices", config.overlays)]
+    callbacks: list[pl.Callback] = [state, timer, SliceRecorder(folder / "slices", config.overlays)]
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=False))
     if selection.patience is not None:
         callbacks.append(
             EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience, check_finite=False)
         )
-    trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=False, default_root_dir=folder)
-    if trainer.world_size > 1:
-        raise InputError(f"trainer.devices={config.trainer.devices}: a run uses one device; sweep over several instead")
-    return trainer, best, timer
+    # the processes of several devices are ours (cbseg.jobs), on a cluster too
+    plugins = [LightningEnvironment()]
+    trainer = build(
+        config.trainer, "trainer", callbacks=callbacks, plugins=plugins, logger=False, default_root_dir=folder
+    )
+    return trainer, timer
 
 
 def fit_and_test(
     trainer: pl.Trainer,
     module: SegmentationModule,
     datamodule: SliceDataModule,
-    best: ModelCheckpoint,
+    state: RunState,
     timer: Timer,
+    last: Path | None,
 ) -> dict[str, Any]:
-    """Fit, then read the test set once with the selected epoch's weights.
+    """Fit, from ``last`` on if it is given, then read the test set once with the selected epoch's weights.
 
     Returns:
         What ``metrics.json`` says of the training: the selected epoch (from 1), its validation score, and the speed.
     """
-    trainer.fit(module, datamodule=datamodule)
-    epochs = trainer.current_epoch
+    if not state.complete:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=last)
+    elif last is not None:
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
     samples = len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
-    images = epochs * min(samples, int(trainer.num_training_batches) * datamodule.batch_size)
+    if trainer.limit_train_batches is not None and isinstance(trainer.limit_train_batches, int):
+        samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
     seconds = timer.time_elapsed("train") - timer.time_elapsed("validate")
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    checkpoint = torch.load(state.folder / BEST, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     trainer.test(module, datamodule=datamodule, verbose=False)
-    assert best.best_model_score is not None
     return {
-        "val": {str(best.monitor): best.best_model_score.item()},
-        "best_epoch": checkpoint["epoch"] + 1,
-        "epochs": epochs,
-        "images_per_second": round(images / seconds, 2),
+        "val": {state.monitor: state.best[state.monitor]},
+        "best_epoch": int(state.best["epoch"]),
+        "epochs": state.epochs,
+        "images_per_second": round(state.epochs * samples / seconds, 2),
+        "seconds": round(timer.time_elapsed("train") + timer.time_elapsed("test"), 2),
     }
 
 
@@ -186,11 +212,45 @@ def _shown(score: float) -> str:
     return "undefined" if score != score else f"{score:.3f}"
 
 
+def run_or_record(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> None:
+    """A sweep's job: :func:`run`; where it fails, the folder says why, and the process ends with exit code 1."""
+    try:
+        run(config, data, loss, overrides)
+    except BusyError as error:
+        log.warning("%s", error)
+    except Exception as error:
+        folder = folder_of(Job(config, data, loss, overrides))
+        record_failure(folder, config, traceback.format_exc())
+        log.error("%s: failed: %s", folder, error)
+        sys.exit(1)
+
+
+def _processes(config: DictConfig) -> int:
+    """How many processes train a run: one for each device."""
+    devices = config.trainer.devices
+    if devices in (-1, "auto"):
+        return torch.cuda.device_count() or 1
+    return devices if isinstance(devices, int) and devices > 1 else 1
+
+
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _hydra_main(config: DictConfig) -> str:
+def _hydra_main(config: DictConfig) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     chosen = HydraConfig.get()
-    choices = chosen.runtime.choices
-    return str(run(config, choices["data"], choices["loss"], list(chosen.overrides.task)))
+    job = config, chosen.runtime.choices["data"], chosen.runtime.choices["loss"], list(chosen.overrides.task)
+    sweep = chosen.mode == RunMode.MULTIRUN
+    if config.dry_run:
+        print_plan([Job(*job)])
+    elif not sweep and _processes(config) == 1:
+        run(*job)
+    elif reason := isolated(run_or_record, *job, processes=_processes(config)):
+        folder = folder_of(Job(*job))
+        if not failure(folder):
+            record_failure(folder, config, reason)
+        if not sweep:
+            sys.exit(f"error: {folder}: {failure(folder)}")
 
 
 def _explained(error: ConfigCompositionException) -> str:
@@ -206,15 +266,21 @@ def _explained(error: ConfigCompositionException) -> str:
 def main() -> None:
     """Run the command line; bad input ends it with one clear message and exit code 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing its own digest
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     try:
         _hydra_main()
     except ConfigCompositionException as error:
         sys.exit(f"error: {_explained(error)}")
-    except (InputError, NonFiniteLossError) as error:
+    except (InputError, BusyError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        if SweepReport.current is None:
+            raise
+        traceback.print_exc()  # a launcher's processes died; the folders tell which runs they left
+    finally:
+        if SweepReport.current is not None and not SweepReport.current.summarise() and sys.exc_info()[0] is None:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
-"""The run folder: where it lies, what is written into it, and when it counts as finished."""
+"""The run folder: where it lies, whose it is, what is written into it, and when it counts as finished."""
 
 import copy
 import hashlib
 import json
-import logging
 import math
 import os
 import platform
 import re
+import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import wandb
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import WandbLogger
 
-from cbseg.errors import InputError, check_choice
+from cbseg.errors import InputError
 
-log = logging.getLogger(__name__)
-
-METRICS, CONFIG = "metrics.json", "config.yaml"
+METRICS, CONFIG, LAST, BEST, ERROR = "metrics.json", "config.yaml", "last.ckpt", "best.ckpt", "error.txt"
 
 FREE_KEYS = (
     "data",
@@ -31,6 +29,7 @@ FREE_KEYS = (
     "runs",
     "store",
     "rerun",
+    "dry_run",
     "logger",
     "data.num_workers",
     "trainer.enable_progress_bar",
@@ -48,6 +47,7 @@ _LIBRARIES = (
     "hydra-core",
 )
 _LONGEST = 160
+_PATIENCE = 5  # seconds for a lock
 
 
 def is_free(override: str) -> bool:
@@ -82,6 +82,19 @@ def run_folder(runs: str | Path, data: str, loss: str, seed: int, settings: str)
     return Path(runs, data, loss, f"seed{seed}" + (f",{settings}" if settings else ""))
 
 
+def config_differences(folder: Path, config: DictConfig) -> str:
+    """The keys in which a folder's config differs from this one, and how; empty where none does, free keys aside."""
+    there = OmegaConf.load(folder / CONFIG)
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    for key in FREE_KEYS:  # as it would be in the folder's place: other keys are derived from these
+        if key not in ("data", "loss") and OmegaConf.select(there, key) is not None:
+            OmegaConf.update(config, key, OmegaConf.select(there, key), merge=False)
+    ours, theirs = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, there))
+    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and not is_free(key))
+    return "; ".join(f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys)
+
+
 def is_finished(folder: Path, config: DictConfig) -> bool:
     """Whether a folder holds this config's finished run.
 
@@ -90,21 +103,81 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     """
     if not (folder / METRICS).is_file():
         return False
-    finished = OmegaConf.load(folder / CONFIG)
-    config = copy.deepcopy(config)
-    OmegaConf.set_struct(config, False)
-    for key in FREE_KEYS:  # as it would be in the finished run's place: other keys are derived from these
-        if key not in ("data", "loss") and OmegaConf.select(finished, key) is not None:
-            OmegaConf.update(config, key, OmegaConf.select(finished, key), merge=False)
-    here, there = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, finished))
-    keys = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key) and not is_free(key))
-    if keys:
-        differences = "; ".join(f"{key} was {there.get(key)}, is {here.get(key)}" for key in keys)
+    if differences := config_differences(folder, config):
         raise InputError(
             f"{folder}: holds a finished run of another config ({differences}). rerun=true runs it again and keeps "
             "the old folder aside; runs=<another folder> leaves it as it is"
         )
     return True
+
+
+def is_resumable(folder: Path, config: DictConfig) -> bool:
+    """Whether a folder holds an unfinished run of this config that finished an epoch at least."""
+    begun = (folder / LAST).is_file() and not (folder / METRICS).is_file()
+    return begun and not config_differences(folder, config)
+
+
+class BusyError(RuntimeError):
+    """Another process trains this run; the message names its folder."""
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run against other processes. The system frees the lock of a process that died.
+
+    Raises:
+        BusyError: If another process holds it for longer than a dying one needs to end.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        file.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise BusyError(f"{folder}: another process trains this run") from error
+    with file:
+        yield
+
+
+def open_folder(folder: Path, config: DictConfig) -> bool:
+    """Make a folder ready for its run, which holds the lock, and say whether the run goes on from its last epoch.
+
+    A finished or different run that lies there is moved to ``old/``; one that finished no epoch is removed.
+    """
+    resumes = is_resumable(folder, config)
+    if not resumes:
+        if (folder / LAST).is_file() or (folder / METRICS).is_file():
+            set_aside(folder)
+        elif folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        save_config(folder, config)
+    (folder / ERROR).unlink(missing_ok=True)
+    return resumes
+
+
+def save_config(folder: Path, config: DictConfig) -> None:
+    """Write ``config.yaml``, whole or not at all."""
+    OmegaConf.save(config, folder / f"{CONFIG}.part", resolve=True)
+    (folder / f"{CONFIG}.part").replace(folder / CONFIG)
+
+
+def record_failure(folder: Path, config: DictConfig, reason: str) -> None:
+    """Leave ``error.txt``: why a run failed, with its whole traceback if there is one, and its config.
+
+    A finished run's folder is left as it is.
+    """
+    if (folder / METRICS).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR).write_text(f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config)}")
+
+
+def failure(folder: Path) -> str:
+    """The last line of the reason in ``error.txt``, or nothing if the run did not fail."""
+    if not (folder / ERROR).is_file():
+        return ""
+    reason = (folder / ERROR).read_text().partition("\n\n# config\n")[0]
+    return ([*reason.strip().splitlines()] or ["no reason was written"])[-1]
 
 
 def set_aside(folder: Path) -> None:
@@ -166,73 +239,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def wandb_mode(mode: str) -> str:
-    """``online`` or ``offline`` for a configured mode; the environment's ``WANDB_MODE`` goes before it. Never asks.
-
-    Raises:
-        InputError: If the mode does not exist, or is ``online`` without a login.
-    """
-    check_choice("logger.mode", mode, ["auto", "online", "offline"])
-    mode = os.environ.get("WANDB_MODE", mode)
-    if mode not in ("auto", "online"):
-        return mode
-    logged_in = wandb.login(prompt=False, verify=False)
-    if mode == "online" and not logged_in:
-        raise InputError("logger.mode=online: you are not logged in to W&B; run `wandb login`, or logger.mode=offline")
-    return "online" if logged_in else "offline"
-
-
-def wandb_logger(
-    folder: Path,
-    data: str,
-    loss: str,
-    seed: int,
-    settings: str,
-    config: DictConfig,
-    mode: str,
-    project: str,
-    entity: str | None,
-) -> WandbLogger:
-    """A W&B run for a run folder: grouped by data, its job type the loss.
-
-    Args:
-        folder: The run's folder; W&B's files go into ``wandb`` in it.
-        data: The data config's name.
-        loss: The loss config's name.
-        seed: The seed.
-        settings: What differs from the defaults.
-        config: The whole config.
-        mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
-        project: W&B's project.
-        entity: W&B's user or team; the user's default if it is null.
-
-    Raises:
-        InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
-    """
-
-    def start(mode: str) -> Any:
-        return wandb.init(
-            mode=mode,  # type: ignore[arg-type]
-            dir=folder,
-            project=project,
-            entity=entity,
-            name=" ".join(filter(None, [data, loss, f"seed{seed}", settings])),
-            group=data,
-            job_type=loss,
-            tags=[data, loss, *filter(None, [settings[:64]])],
-            config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True),
-            reinit="finish_previous",
-        )
-
-    try:
-        experiment = start(wandb_mode(mode))
-    except wandb.errors.CommError as error:
-        if mode != "auto":
-            raise InputError(f"logger.mode={mode}: W&B cannot be reached ({error}); logger.mode=offline") from error
-        log.warning("W&B cannot be reached (%s): logging offline", error)
-        experiment = start("offline")
-    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(experiment=experiment, save_dir=folder)

@@ -1,6 +1,7 @@
-"""Figures from run folders: what each loss predicts (paper, Figure 3), and what it counts (§4.4).
+"""Figures from run folders: what is annotated (paper, Figure 1), predicted (Figure 3) and counted (§4.4).
 
-``python -m experiments.figures runs`` writes ``<data>[,<settings>].png`` and ``…-counting.png`` into ``runs/figures``.
+``python -m experiments.figures runs`` writes ``<data>[,<settings>].png``, ``…-annotation.png`` and ``…-counting.png``
+into ``runs/figures``, each with a PDF beside it.
 """
 
 import argparse
@@ -18,13 +19,25 @@ from skimage.measure import regionprops
 
 from cbseg.metrics import count_errors, region_grid
 from cbseg.overlays import COLOURS, paint, show
-from cbseg.points import find_regions
+from cbseg.points import IGNORE, find_regions
 from experiments.tables import PAPER_LOSSES, read_runs, titles
 
 LEVEL = 4  # of GAME, as in the paper
 
 Runs = dict[str, tuple[Path, dict[str, Any]]]
 """Each loss's run folder and ``metrics.json``, in the order to show."""
+
+
+def by_data(found: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], Runs]:
+    """What to compare: of each data and settings, the run of each loss with the lowest seed.
+
+    Args:
+        found: Each run's folder and its ``metrics.json``.
+    """
+    groups: dict[tuple[str, str], Runs] = defaultdict(dict)
+    for folder, run in sorted(found.items(), key=lambda item: item[1]["seed"], reverse=True):
+        groups[run["data"], run["settings"]][run["loss"]] = folder, run
+    return {key: {loss: runs[loss] for loss in titles(runs)} for key, runs in sorted(groups.items())}
 
 
 def common_slices(runs: Runs) -> dict[str, dict[str, Any]]:
@@ -34,6 +47,35 @@ def common_slices(runs: Runs) -> dict[str, dict[str, Any]]:
         name: {loss: np.load(folder / "slices" / f"{name}.npz") for loss, (folder, _) in runs.items()}
         for name in sorted(set.intersection(*recorded))
     }
+
+
+def most_regions(slices: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The slice whose truth has most regions, and its arrays by loss.
+
+    Args:
+        slices: One or more; see :func:`common_slices`.
+    """
+    return max(slices.items(), key=lambda item: region_grid(next(iter(item[1].values()))["truth"], 0).sum())
+
+
+def annotation(data: str, slices: dict[str, dict[str, Any]]) -> Figure:
+    """What full and point supervision label on the slice with most regions (paper, Figure 1).
+
+    Args:
+        data: For the title.
+        slices: One or more; see :func:`common_slices`.
+    """
+    name, by_loss = most_regions(slices)
+    image, points, truth = (next(iter(by_loss.values()))[key] for key in ("image", "points", "truth"))
+    infected = int(((points > 0) & (points != IGNORE)).sum())
+    background = int((points == 0).sum())
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    show(axes[0], image, name)
+    show(axes[1], paint(image, truth), f"full supervision: {truth.size} pixels")
+    show(axes[2], image, f"points: {infected} on infected regions, {background} on the background", points)
+    figure.suptitle(f"{data}: what is labelled. Green and red: infection; yellow: background", fontsize=9)
+    return figure
 
 
 def qualitative(data: str, runs: Runs) -> Figure | None:
@@ -77,9 +119,8 @@ def counting(data: str, runs: Runs) -> Figure | None:
     slices = common_slices(runs)
     if not slices:
         return None
-    first = next(iter(runs))
-    name, by_loss = max(slices.items(), key=lambda item: region_grid(item[1][first]["truth"], 0).sum())
-    image, truth = by_loss[first]["image"], by_loss[first]["truth"]
+    name, by_loss = most_regions(slices)
+    image, truth = (next(iter(by_loss.values()))[key] for key in ("image", "truth"))
     figure = Figure(figsize=(3.4 * (1 + len(runs)), 3.9), layout="constrained")
     axes = figure.subplots(1, 1 + len(runs))
     show(axes[0], paint(image, truth), "")
@@ -131,25 +172,22 @@ def write(runs: Path) -> list[str]:
     Raises:
         SystemExit: If there is no finished run.
     """
-    groups: dict[tuple[str, str], Runs] = defaultdict(dict)
-    for folder, run in sorted(read_runs(runs).items(), key=lambda item: item[1]["seed"], reverse=True):
-        groups[run["data"], run["settings"]][run["loss"]] = folder, run
     (runs / "figures").mkdir(exist_ok=True)
     lines = []
-    for (data, settings), found in sorted(groups.items()):
-        ordered = {loss: found[loss] for loss in titles(found)}
-        counted = {loss: found[loss] for loss in PAPER_LOSSES["counting"] if loss in found}
-        figures = {"": qualitative(data, ordered)}
-        if counted:
+    for (data, settings), found in by_data(read_runs(runs)).items():
+        figures = {"": qualitative(data, found)}
+        if slices := common_slices(found):
+            figures["-annotation"] = annotation(data, slices)
+        if counted := {loss: found[loss] for loss in PAPER_LOSSES["counting"] if loss in found}:
             figures["-counting"] = counting(data, counted)
-        name = ",".join(filter(None, [data, settings]))
         for suffix, figure in figures.items():
-            path = runs / "figures" / f"{name}{suffix}.png"
+            name = ",".join(filter(None, [data, settings])) + suffix
             if figure is None:
-                lines.append(f"{name}{suffix}: no figure, the runs recorded no slice in common (overlays=0?)")
+                lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
                 continue
-            figure.savefig(path, dpi=110 if not suffix else 160)
-            lines.append(f"{name}{suffix}: {path}")
+            for kind in ("png", "pdf"):
+                figure.savefig(runs / "figures" / f"{name}.{kind}", dpi=160 if suffix else 110)
+            lines.append(f"{name}: {runs / 'figures' / name}.png, .pdf")
     return lines
 
 

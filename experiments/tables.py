@@ -5,10 +5,12 @@
 
 import argparse
 import json
+import re
 import statistics
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from cbseg.tracking import METRICS
 
 PAPER: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("paper.yaml")))
 MISSING = "–"
+DIGITS = 2
 LOSSES = {
     "full": "Fully supervised",
     "pl": "Point loss (PL)",
@@ -41,38 +44,109 @@ STATISTICS = {
 
 
 @dataclass(frozen=True)
+class Cell:
+    """Our score by seed, None where it is undefined; the paper's; and whether ours is the best of its column."""
+
+    ours: dict[int, float | None]
+    paper: float | None
+    best: bool = False
+
+    @property
+    def known(self) -> list[float]:
+        """Our scores where they are defined."""
+        return [score for score in self.ours.values() if score is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds; None without a run, or where the score is undefined in any."""
+        return statistics.fmean(self.known) if self.known and len(self.known) == len(self.ours) else None
+
+    @property
+    def sd(self) -> float | None:
+        """The sample standard deviation, where there is a mean over two seeds or more."""
+        return statistics.stdev(self.known) if self.mean is not None and len(self.known) > 1 else None
+
+
+@dataclass(frozen=True)
 class Table:
-    """One table: a file name, what it shows, and its cells, each a pair (ours, paper's) of numbers or None."""
+    """One table: a file name, what it shows, and its cells by row and column."""
 
     name: str
     caption: str
     index: str
-    rows: dict[str, dict[str, tuple[float | None, float | None]]]
+    rows: dict[str, dict[str, Cell]]
     digits: int
 
-    def text(self) -> pd.DataFrame:
-        """Each cell as ``ours (paper's)``, what is missing as a dash."""
+    @property
+    def seeds(self) -> dict[str, set[int]]:
+        """The seeds of each row's runs."""
+        return {row: set(next(iter(cells.values())).ours) for row, cells in self.rows.items()}
+
+    @property
+    def note(self) -> str:
+        """What is incomplete: rows that were not run, or lack seeds that others have, and undefined scores."""
+        ran = sorted(set().union(*self.seeds.values()))
+        lacking = {row: _listed(k for k in ran if k not in seeds) for row, seeds in self.seeds.items() if seeds}
+        undefined: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for row, cells in self.rows.items():
+            for column, cell in cells.items():
+                undefined[row, _listed(k for k, score in cell.ours.items() if score is None)].append(column)
+        parts = {
+            "Not run": [row for row, seeds in self.seeds.items() if not seeds] if ran else ["every loss"],
+            "Seeds missing": [f"{row} has no seed {seeds}" for row, seeds in lacking.items() if seeds],
+            "Undefined": [f"{_listed(names)} of {row} in seed {k}" for (row, k), names in undefined.items() if k],
+        }
+        return " ".join(f"{what}: {'; '.join(where)}." for what, where in parts.items() if where)
+
+    def text(self, bold: Callable[[str], str] = "**{}**".format) -> pd.DataFrame:
+        """Each cell as ``mean ± sd (paper's)``, what is missing as a dash; how many seeds, where that differs by row.
+
+        Args:
+            bold: How to mark the best: in Markdown, in HTML ``"<b>{}</b>".format``, not at all ``str``.
+        """
 
         def shown(x: float | None) -> str:
             return MISSING if x is None else f"{x:.{self.digits}f}"
 
-        cells = {
-            row: {column: f"{shown(ours)} ({shown(paper)})" for column, (ours, paper) in cells.items()}
-            for row, cells in self.rows.items()
-        }
-        return pd.DataFrame.from_dict(cells, orient="index").rename_axis(self.index)
+        def text(cell: Cell) -> str:
+            ours = shown(cell.mean) if cell.sd is None else f"{shown(cell.mean)} ± {shown(cell.sd)}"
+            return f"{bold(ours) if cell.best else ours} ({shown(cell.paper)})"
+
+        frame = pd.DataFrame.from_dict(self.rows, orient="index").map(text).rename_axis(self.index)
+        if len({len(seeds) for seeds in self.seeds.values() if seeds}) > 1:
+            frame.insert(0, "Seeds", [str(len(seeds)) for seeds in self.seeds.values()])
+        return frame
+
+    def markdown(self) -> str:
+        """Caption, cells and note."""
+        cells = self.text().to_markdown(disable_numparse=True)
+        return "\n\n".join(filter(None, [f"**{self.caption}**", cells, self.note]))
+
+    def latex(self) -> str:
+        """Caption, cells and note in a ``table`` environment."""
+        cells = self.text(r"\textbf{{{}}}".format).rename(index=_escape, columns=_escape)
+        latex = cells.to_latex(caption=_escape(self.caption), label=f"tab:{self.name}", escape=False)
+        note = f"\\par\\smallskip {_escape(self.note)}\n" if self.note else ""
+        return latex.replace("\\end{table}", f"{note}\\end{{table}}")
 
     def numbers(self) -> pd.DataFrame:
-        """Each cell as two columns, unrounded, empty where missing."""
-        cells = {
-            row: {
-                f"{column} {whose}": number
-                for column, pair in cells.items()
-                for whose, number in zip(("ours", "paper"), pair, strict=True)
-            }
-            for row, cells in self.rows.items()
-        }
-        return pd.DataFrame.from_dict(cells, orient="index").rename_axis(self.index)
+        """Unrounded, empty where missing: ours (the mean), sd, n (seeds where it is defined) and paper by column."""
+        parts: dict[str, dict[str, float | None]] = {}
+        for row, cells in self.rows.items():
+            parts[row] = {}
+            for column, cell in cells.items():
+                numbers = {"ours": cell.mean, "sd": cell.sd, "n": len(cell.known), "paper": cell.paper}
+                parts[row] |= {f"{column} {part}": number for part, number in numbers.items()}
+        return pd.DataFrame.from_dict(parts, orient="index").rename_axis(self.index)
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _escape(text: str) -> str:
+    """Plain text as LaTeX source."""
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
 def read_runs(runs: Path) -> dict[Path, dict[str, Any]]:
@@ -91,7 +165,10 @@ def statistics_table(runs: list[dict[str, Any]]) -> Table:
     """Table 1, for the datasets that were run."""
     found = {run["data"].split("_")[0]: run["dataset"] for run in runs}
     rows = {
-        data: {title: (found.get(data, {}).get(key), paper[k]) for k, (key, title) in enumerate(STATISTICS.items())}
+        data: {
+            title: Cell({0: found[data][key]} if data in found else {}, paper[k])
+            for k, (key, title) in enumerate(STATISTICS.items())
+        }
         for data, paper in (dict.fromkeys(found, [None] * len(STATISTICS)) | PAPER["statistics"]).items()
     }
     note = (
@@ -108,34 +185,53 @@ def titles(losses: Iterable[str]) -> dict[str, str]:
 
 
 def scores_table(kind: str, data: str, runs: list[dict[str, Any]]) -> Table:
-    """One of Tables 2-8, or such a table of a dataset that the paper does not have; the mean over seeds.
+    """One of Tables 2-8, or such a table of a dataset that the paper does not have.
 
     Args:
         kind: ``segmentation`` or ``counting``.
         data: Runs of other data are ignored.
         runs: Runs of one setting. Every loss that was run has a row, also where the paper has none.
     """
-    found = [run for run in runs if run["data"] == data]
+    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for run in sorted((run for run in runs if run["data"] == data), key=lambda run: run["seed"]):
+        found[run["loss"]][run["seed"]] = run["test"]
     paper = PAPER[kind].get(data, {})
     columns = COLUMNS[kind]
     rows = {}
-    for loss, title in titles([*PAPER_LOSSES[kind], *(run["loss"] for run in found)]).items():
-        ours = [run for run in found if run["loss"] == loss]
+    for loss, title in titles([*PAPER_LOSSES[kind], *found]).items():
         theirs = paper.get(loss, [None] * len(columns))
         rows[title] = {
-            column: (_mean([run["test"][score] for run in ours]), number)
+            column: Cell({seed: test[score] for seed, test in found.get(loss, {}).items()}, number)
             for (score, column), number in zip(columns.items(), theirs, strict=True)
         }
-    seeds = len({run["seed"] for run in found})
-    over = {0: "not run", 1: "1 seed"}.get(seeds, f"the mean over up to {seeds} seeds")
+    best = _best(rows, min if kind == "counting" else max)
+    for row, column in best:
+        rows[row][column] = replace(rows[row][column], best=True)
     name = f"table{paper['table']}" if paper else f"table_{data}_{kind}"
     title = f"Table {paper['table']}: {data}" if paper else data
-    return Table(name, f"{title} {kind}, ours, {over} (paper's)", "Loss function", rows, 2)
+    marked = "; bold: the best weakly supervised" if best else ""
+    caption = f"{title} {kind}, ours, {_over(map(len, found.values()))} (paper's){marked}"
+    return Table(name, caption, "Loss function", rows, DIGITS)
 
 
-def _mean(scores: list[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return statistics.fmean(known) if known and len(known) == len(scores) else None
+def _best(rows: dict[str, dict[str, Cell]], best_of: Callable[[Iterable[float]], float]) -> list[tuple[str, str]]:
+    """Row and column of each column's best among the weakly supervised losses, if two have it; ties are as rounded."""
+    best: list[tuple[str, str]] = []
+    for column in next(iter(rows.values())):
+        means = {row: cells[column].mean for row, cells in rows.items() if row != LOSSES["full"]}
+        shown = {row: round(mean, DIGITS) for row, mean in means.items() if mean is not None}
+        if len(shown) > 1:
+            best += [(row, column) for row, score in shown.items() if score == best_of(shown.values())]
+    return best
+
+
+def _over(seeds: Iterable[int]) -> str:
+    """What the scores of rows with these numbers of seeds are taken over."""
+    numbers = sorted(set(seeds))
+    if not numbers or numbers == [1]:
+        return "1 seed" if numbers else "not run"
+    several = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else numbers[0]
+    return f"mean ± standard deviation over {several} seeds"
 
 
 def tables(runs: list[dict[str, Any]]) -> list[Table]:
@@ -164,10 +260,9 @@ def write(runs: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         sections.append(f"# Settings: {settings or 'the defaults'}")
         for table in tables([run for run in found if run["settings"] == settings]):
-            sections.append(f"**{table.caption}**\n\n{table.text().to_markdown(disable_numparse=True)}")
+            sections.append(table.markdown())
             table.numbers().to_csv(folder / f"{table.name}.csv")
-            latex = table.text().to_latex(caption=table.caption, label=f"tab:{table.name}", escape=True)
-            (folder / f"{table.name}.tex").write_text(latex)
+            (folder / f"{table.name}.tex").write_text(table.latex())
     markdown = "\n\n".join(sections) + "\n"
     (runs / "tables" / "tables.md").write_text(markdown)
     return markdown

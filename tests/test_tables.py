@@ -9,30 +9,112 @@ import yaml
 from experiments import figures, tables
 
 
-def finished(runs, data, loss, seed, dice, settings=""):
+def finished(runs, data, loss, seed, dice, settings="", **scores):
     folder = runs / data / loss / (f"seed{seed}" + (f",{settings}" if settings else ""))
     folder.mkdir(parents=True)
-    test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5}
+    test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5} | scores
     statistics = {"cases": 98, "slices": 98, "slices_with_infections": 98, "infected_regions": 779}
     run = {"data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "dataset": statistics}
     (folder / "metrics.json").write_text(json.dumps(run))
 
 
-def test_table_2_shows_the_mean_over_seeds_beside_the_papers_and_dashes_for_what_is_missing(tmp_path):
+def test_table_2_shows_mean_and_sd_over_seeds_beside_the_papers_and_dashes_for_what_is_missing(tmp_path):
     finished(tmp_path, "covidA", "pl", 0, 0.6)
     finished(tmp_path, "covidA", "pl", 1, 0.7)
     markdown = tables.write(tmp_path)
-    assert "| Point loss (PL)    | 0.65 (0.54) | 0.50 (0.37) | – (0.39) | 0.25 (0.88) | 0.90 (0.73) |" in markdown
+    assert "**Table 2: covidA segmentation, ours, mean ± standard deviation over 2 seeds (paper's)**" in markdown
+    dice, others = "0.65 ± 0.07 (0.54)", "0.50 ± 0.00 (0.37) | – (0.39) | 0.25 ± 0.00 (0.88) | 0.90 ± 0.00 (0.73)"
+    assert f"| Point loss (PL)    | {dice} | {others} |" in markdown
     assert "| Fully supervised   | – (0.65)" in markdown
     assert "| covidA    | 98 (60) | 98 (98)  | 98 (98)                  | 779 (776)" in markdown
     assert "| covidB    | – (9)" in markdown
     numbers = pd.read_csv(tmp_path / "tables/defaults/table2.csv", index_col=0)
-    assert numbers.loc["Point loss (PL)", "Dice ours"] == pytest.approx(0.65)
-    assert numbers.loc["Point loss (PL)", "Dice paper"] == 0.54
+    assert numbers.loc["Point loss (PL)", ["Dice ours", "Dice sd", "Dice n", "Dice paper"]].tolist() == pytest.approx(
+        [0.65, 0.005**0.5, 2, 0.54]
+    )
     assert pd.isna(numbers.loc["Fully supervised", "Dice ours"])
+    assert numbers.loc["Fully supervised", "Dice n"] == 0
     latex = (tmp_path / "tables/defaults/table2.tex").read_text()
     assert r"\begin{tabular}" in latex
-    assert "0.65 (0.54)" in latex
+    assert "0.65 ± 0.07 (0.54)" in latex
+
+
+def test_rows_with_different_seeds_say_how_many_and_which_are_missing(tmp_path):
+    for seed in range(3):
+        finished(tmp_path, "covidA", "pl", seed, 0.6)
+    finished(tmp_path, "covidA", "cb_flip", 1, 0.5)
+    markdown = tables.write(tmp_path)
+    assert "ours, mean ± standard deviation over 1 to 3 seeds (paper's)" in markdown
+    assert "| Loss function      | Seeds   | Dice " in markdown
+    assert "| Fully supervised   | 0       | – (0.65)" in markdown
+    assert "| Point loss (PL)    | 3       | **0.60 ± 0.00** (0.54)" in markdown
+    assert "| CB(Flip) + PL      | 1       | 0.50 (0.58)" in markdown
+    assert (
+        "\n\nNot run: Fully supervised; CB(Flip, Rot) + PL. Seeds missing: CB(Flip) + PL has no seed 0, 2." in markdown
+    )
+
+
+def test_seeds_that_differ_are_named_also_where_their_number_does_not(tmp_path):
+    finished(tmp_path, "covidA", "pl", 0, 0.6)
+    finished(tmp_path, "covidA", "cb_flip", 1, 0.5)
+    markdown = tables.write(tmp_path)
+    assert "Seeds missing: Point loss (PL) has no seed 1; CB(Flip) + PL has no seed 0." in markdown
+    assert "| Seeds " not in markdown
+
+
+def test_a_score_undefined_in_some_seeds_is_a_dash_and_never_the_mean_over_the_rest(tmp_path):
+    finished(tmp_path, "covidA", "pl", 0, 0.6, iou=None, ppv=0.9)
+    finished(tmp_path, "covidA", "pl", 1, None, iou=None, ppv=0.7)
+    markdown = tables.write(tmp_path)
+    assert "| Point loss (PL)    | – (0.54) | – (0.37) | 0.80 ± 0.14 (0.39)" in markdown
+    assert "Undefined: Dice of Point loss (PL) in seed 1; IoU of Point loss (PL) in seed 0, 1." in markdown
+    numbers = pd.read_csv(tmp_path / "tables/defaults/table2.csv", index_col=0).loc["Point loss (PL)"]
+    assert pd.isna(numbers["Dice ours"])
+    assert pd.isna(numbers["Dice sd"])
+    assert numbers["Dice n"] == 1
+
+
+def test_a_complete_table_has_no_note():
+    complete = tables.Table("t", "t", "Loss", {"A": {"x": tables.Cell({0: 0.5}, None)}}, 2)
+    assert complete.note == ""
+    assert complete.markdown().endswith("|")
+    assert complete.latex().endswith("\\end{tabular}\n\\end{table}\n")
+
+
+def test_the_best_weakly_supervised_score_of_each_column_is_bold(tmp_path):
+    finished(tmp_path, "covidC_mixed", "full", 0, 0.9, ppv=0.9, mae=0.1)
+    finished(tmp_path, "covidC_mixed", "pl", 0, 0.601, ppv=0.5, mae=3.0)
+    finished(tmp_path, "covidC_mixed", "lcfcn", 0, 0.599, mae=2.0)
+    finished(tmp_path, "covidC_mixed", "cb_lcfcn", 0, 0.5, mae=2.5)
+    segmentation, counting = (
+        table.text()
+        for table in tables.tables(list(tables.read_runs(tmp_path).values()))
+        if "covidC_m" in table.caption
+    )
+    assert segmentation["Dice"].tolist() == [
+        "0.90 (0.78)", "**0.60** (0.12)", "– (0.66)", "– (0.68)", "**0.60** (–)", "0.50 (–)",
+    ]  # fmt: skip
+    assert segmentation.loc["Point loss (PL)", "PPV"] == "0.50 (0.07)"  # alone among the weakly supervised
+    assert counting["MAE"].tolist() == ["0.10 (–)", "3.00 (9.63)", "**2.00** (1.01)", "2.50 (0.82)"]
+    assert counting["GAME(4)"].tolist() == ["2.50 (–)", "**2.50** (11.76)", "**2.50** (1.70)", "**2.50** (1.42)"]
+
+
+def test_bold_is_each_formats_own_and_latex_source_is_escaped(tmp_path):
+    for seed, dice in enumerate((0.6, 0.7)):
+        finished(tmp_path, "my_data", "pl", seed, dice)
+    finished(tmp_path, "my_data", "my_loss", 0, 0.5)
+    assert (
+        "**my_data segmentation, ours, mean ± standard deviation over 1 to 2 seeds (paper's); bold: "
+        in tables.write(tmp_path)
+    )
+    latex = (tmp_path / "tables/defaults/table_my_data_segmentation.tex").read_text()
+    assert r"\caption{my\_data segmentation" in latex
+    assert r"Point loss (PL) & 2 & \textbf{0.65 ± 0.07} (–)" in latex
+    assert r"my\_loss & 1 & 0.50 (–)" in latex
+    assert latex.index(r"\end{tabular}") < latex.index(r"my\_loss has no seed 1.") < latex.index(r"\end{table}")
+    table = tables.scores_table("segmentation", "my_data", list(tables.read_runs(tmp_path).values()))
+    assert table.text("<b>{}</b>".format).loc["Point loss (PL)", "Dice"] == "<b>0.65 ± 0.07</b> (–)"
+    assert table.text(str).loc["Point loss (PL)", "Dice"] == "0.65 ± 0.07 (–)"
 
 
 def test_runs_of_different_settings_are_never_averaged(tmp_path):

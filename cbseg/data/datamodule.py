@@ -80,10 +80,11 @@ class EpochSampler(Sampler[int]):
         size: Number of slices.
         samples: Draws an epoch, with replacement; ``None`` for each slice once.
         seed: The run's seed.
+        share: This process's number and how many there are; each gets as many, and up to one less are left over.
     """
 
-    def __init__(self, size: int, samples: int | None, seed: int) -> None:
-        self.size, self.samples, self.seed = size, samples, seed
+    def __init__(self, size: int, samples: int | None, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self.size, self.samples, self.seed, self.share = size, samples, seed, share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -91,14 +92,16 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size if self.samples is None else self.samples
+        return (self.size if self.samples is None else self.samples) // self.share[1]
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, f"epoch {self.epoch}"))
         if self.samples is None:
-            yield from torch.randperm(self.size, generator=generator).tolist()
+            order = torch.randperm(self.size, generator=generator)
         else:
-            yield from torch.randint(self.size, (self.samples,), generator=generator).tolist()
+            order = torch.randint(self.size, (self.samples,), generator=generator)
+        rank, processes = self.share
+        yield from order[rank::processes][: len(self)].tolist()
 
 
 class SliceDataModule(pl.LightningDataModule):
@@ -112,7 +115,7 @@ class SliceDataModule(pl.LightningDataModule):
         annotate: Makes the training slices' points.
         store: Where prepared datasets are kept.
         image_size: Height and width in training, or one number for both, pixels.
-        batch_size: Slices a batch.
+        batch_size: Slices a batch, over all processes that train together.
         num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.
         epoch: Samples an epoch: ``once``, every training slice once; or ``released``, twice the size of the test set,
             with replacement, as the authors' code does.
@@ -174,8 +177,12 @@ class SliceDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of the training slices, shuffled."""
         samples = None if self.epoch == "once" else 2 * len(self.split.test)
-        sampler = EpochSampler(len(self.training_set), samples, self.seed)
-        return DataLoader(self.training_set, self.batch_size, sampler=sampler, num_workers=self.num_workers)
+        rank, processes = self._share()
+        if self.batch_size % processes:
+            raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
+        sampler = EpochSampler(len(self.training_set), samples, self.seed, (rank, processes))
+        batch_size = self.batch_size // processes
+        return DataLoader(self.training_set, batch_size, sampler=sampler, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of the validation slices."""
@@ -185,9 +192,14 @@ class SliceDataModule(pl.LightningDataModule):
         """Batches of the test slices."""
         return self._evaluation(self.split.test)
 
+    def _share(self) -> tuple[int, int]:
+        """This process's number and how many train together."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def _evaluation(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
+        rank, processes = self._share()
         return DataLoader(
-            EvaluationSet(self.store, indices),
+            EvaluationSet(self.store, indices[rank::processes]),
             self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate_evaluation,

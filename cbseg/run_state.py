@@ -1,0 +1,88 @@
+"""What a run keeps from epoch to epoch: its learning curves, its best weights, and all that it needs to go on."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from cbseg.tracking import BEST, LAST
+
+CURVES = "metrics.csv"
+
+
+class RunState(Checkpoint):
+    """Writes ``metrics.csv``, ``best.ckpt`` and ``last.ckpt`` after each epoch, each whole or not at all.
+
+    A run that was killed goes on from ``last.ckpt``. What it repeats of the epoch in which it died, it repeats
+    exactly, ``best.ckpt`` included, as every random draw depends on seed and epoch alone.
+
+    Args:
+        folder: The run's folder.
+        monitor: The score that selects the best epoch.
+        mode: ``max`` or ``min``.
+
+    Attributes:
+        history: A row for each epoch: ``epoch`` (from 1), ``step``, and every logged average by its name.
+        best: The selected epoch's row; the first of equals. A score that is NaN loses against every other.
+        complete: Whether training is over, so that only the test remains.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.complete = False
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return len(self.history)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what the epoch gave; after all other callbacks, so that ``last.ckpt`` holds their states."""
+        averages = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **averages}
+        self.history.append(row)
+        self.complete = trainer.should_stop or self.epochs == trainer.max_epochs
+        if not self.best or self._value(row) > self._value(self.best):
+            self.best = row
+            self._save(trainer, BEST, weights_only=True)
+        self._save(trainer, LAST, weights_only=False)
+        if trainer.is_global_zero:
+            self.write_curves()
+
+    def write_curves(self) -> None:
+        """Write ``metrics.csv``."""
+        part = self.folder / f"{CURVES}.part"
+        pd.DataFrame(self.history).to_csv(part, index=False)
+        part.replace(self.folder / CURVES)
+
+    def resume(self) -> Path:
+        """Take over what ``last.ckpt`` knows, and give its path."""
+        path = self.folder / LAST
+        self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key])
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: goes into ``last.ckpt``."""
+        return {"history": self.history, "best": self.best, "complete": self.complete}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook: comes from ``last.ckpt``."""
+        self.history, self.best = list(state_dict["history"]), state_dict["best"]
+        self.complete = state_dict["complete"]
+
+    def _value(self, row: dict[str, float]) -> float:
+        score = row[self.monitor] * (1 if self.mode == "max" else -1)
+        return -math.inf if math.isnan(score) else score
+
+    def _save(self, trainer: pl.Trainer, name: str, weights_only: bool) -> None:
+        part = self.folder / f"{name}.part"
+        trainer.save_checkpoint(part, weights_only)
+        if trainer.is_global_zero:
+            part.replace(self.folder / name)
+        trainer.strategy.barrier()

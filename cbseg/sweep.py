@@ -1,0 +1,161 @@
+"""Sweeps: what is to be done, and what became of it, told from the run folders alone."""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from cbseg.config import compose, effective_overrides
+from cbseg.errors import InputError
+from cbseg.run_state import CURVES
+from cbseg.tracking import METRICS, failure, is_finished, is_resumable, run_folder, settings_name
+
+
+class Job(NamedTuple):
+    """One run of a sweep: its composed config, the names of its data and loss, and its overrides."""
+
+    config: DictConfig
+    data: str
+    loss: str
+    overrides: Sequence[str]
+
+
+class State(NamedTuple):
+    """What a run's folder tells.
+
+    Attributes:
+        name: ``finished``; ``refused``, as another config's finished run lies there; ``failed``; ``resumable``, if it
+            finished an epoch and can go on; or ``new``.
+        epochs: How many are done.
+        reason: Why it failed or is refused.
+    """
+
+    name: str
+    epochs: int = 0
+    reason: str = ""
+
+
+def folder_of(job: Job) -> Path:
+    """Where a job's run lies."""
+    settings = settings_name(effective_overrides(job.overrides))
+    return run_folder(job.config.runs, job.data, job.loss, job.config.seed, settings)
+
+
+def state_of(folder: Path, config: DictConfig) -> State:
+    """What became of a run so far."""
+    try:
+        if is_finished(folder, config):
+            return State("finished", config.trainer.max_epochs)
+    except InputError as error:
+        return State("refused", reason=str(error))
+    epochs = len(pd.read_csv(folder / CURVES)) if (folder / CURVES).is_file() else 0
+    if reason := failure(folder):
+        return State("failed", epochs, reason)
+    return State("resumable", epochs) if is_resumable(folder, config) else State("new")
+
+
+def print_plan(jobs: Sequence[Job]) -> None:
+    """List the runs with their state, and how long what is left will take, as far as finished runs tell."""
+    rows, seconds, unknown = [], 0.0, 0
+    for job in jobs:
+        folder = folder_of(job)
+        state = state_of(folder, job.config)
+        todo = state.name not in ("finished", "refused") or (state.name == "finished" and job.config.rerun)
+        done = 0 if state.name == "finished" else state.epochs
+        speed = seconds_per_epoch(folder, job)
+        left = None if speed is None else speed * (job.config.trainer.max_epochs - done)
+        if todo and left is not None:
+            seconds += left
+        unknown += todo and left is None
+        estimate = "" if not todo else "unknown" if left is None else duration(left)
+        name = "finished, again" if state.name == "finished" and todo else state.name
+        epochs = f"{done} of {job.config.trainer.max_epochs}" if done else ""
+        rows.append((name, epochs, estimate, folder, state.reason))
+    print(tabulate(rows, ["state", "epochs", "left", "run", "why"]))
+    doubt = f", and {unknown} runs of which no past run tells" if unknown else ""
+    print(f"\nLeft, one after the other: {duration(seconds)}{doubt}. Nothing was started (dry_run=true).")
+
+
+def seconds_per_epoch(folder: Path, job: Job) -> float | None:
+    """From finished runs of the same settings: of the same data and loss, else of the same data, else of any."""
+    settings = folder.name.partition(",")[2]
+    past = [json.loads(path.read_text()) for path in Path(job.config.runs).glob(f"*/*/seed*/{METRICS}")]
+    past = [run for run in past if run["settings"] == settings]
+    for keys in (("data", "loss"), ("data",), ()):
+        alike = [run for run in past if all(run[key] == getattr(job, key) for key in keys)]
+        if alike:
+            return statistics.fmean(run["seconds"] / run["epochs"] for run in alike)
+    return None
+
+
+def duration(seconds: float) -> str:
+    """In hours and minutes, or minutes and seconds.
+
+    >>> duration(3700), duration(75)
+    ('1 h 02 min', '1 min 15 s')
+    """
+    large, small = divmod(round(seconds), 60)
+    if large < 60:
+        return f"{large} min {small:02d} s"
+    return f"{large // 60} h {large % 60:02d} min"
+
+
+class SweepReport(Callback):
+    """Hydra's callback that says before a sweep what it will do, if asked, and after it what became of it.
+
+    Attributes:
+        current: This process's sweep, if it runs one.
+    """
+
+    current: ClassVar["SweepReport | None"] = None
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.finished_before: list[bool] = []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Find the jobs, as Hydra's sweeper will; a dry run ends here."""
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        self.jobs = [_composed(some) for some in batch]
+        if self.jobs[0].config.dry_run:
+            print_plan(self.jobs)
+            sys.exit()
+        self.finished_before = [state_of(folder_of(job), job.config).name == "finished" for job in self.jobs]
+        SweepReport.current = self
+
+    def summarise(self) -> bool:
+        """Print what became of each run, and give whether all are finished."""
+        folders = [folder_of(job) for job in self.jobs]
+        states = [state_of(folder, job.config) for folder, job in zip(folders, self.jobs, strict=True)]
+        names = [
+            "skipped, finished before" if before and not job.config.rerun and state.name == "finished" else state.name
+            for job, state, before in zip(self.jobs, states, self.finished_before, strict=True)
+        ]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        print(f"\n{len(names)} runs: {counts}")
+        unfinished = [
+            (state.name, folder, state.reason or "interrupted, or trained by another process; the same command goes on")
+            for folder, state in zip(folders, states, strict=True)
+            if state.name != "finished"
+        ]
+        if unfinished:
+            print(tabulate(unfinished, ["state", "run", "why"], maxcolwidths=[None, None, 80]))
+        return not unfinished
+
+
+def _composed(overrides: Sequence[str]) -> Job:
+    config = compose(overrides)
+    choices = config.hydra.runtime.choices
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return Job(task, choices["data"], choices["loss"], overrides)

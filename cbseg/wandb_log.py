@@ -1,0 +1,104 @@
+"""Weights & Biases: one W&B run for each run folder."""
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import WandbLogger
+
+from cbseg.errors import InputError, check_choice
+
+log = logging.getLogger(__name__)
+
+
+def wandb_mode(mode: str) -> str:
+    """``online`` or ``offline`` for a configured mode; the environment's ``WANDB_MODE`` goes before it. Never asks.
+
+    Raises:
+        InputError: If the mode does not exist, or is ``online`` without a login.
+    """
+    check_choice("logger.mode", mode, ["auto", "online", "offline"])
+    mode = os.environ.get("WANDB_MODE", mode)
+    if mode not in ("auto", "online"):
+        return mode
+    logged_in = wandb.login(prompt=False, verify=False)
+    if mode == "online" and not logged_in:
+        raise InputError("logger.mode=online: you are not logged in to W&B; run `wandb login`, or logger.mode=offline")
+    return "online" if logged_in else "offline"
+
+
+def wandb_logger(
+    folder: Path,
+    data: str,
+    loss: str,
+    seed: int,
+    settings: str,
+    config: DictConfig,
+    history: Sequence[dict[str, float]],
+    mode: str,
+    project: str,
+    entity: str | None,
+) -> WandbLogger:
+    """A W&B run for a run folder: grouped by data, its job type the loss.
+
+    A run that goes on keeps its W&B run. Offline, where W&B cannot take up a run again, a new file with all epochs so
+    far replaces that of the process that died.
+
+    Args:
+        folder: The run's folder; W&B's files go into ``wandb`` in it.
+        data: The data config's name.
+        loss: The loss config's name.
+        seed: The seed.
+        settings: What differs from the defaults.
+        config: The whole config.
+        history: The averages of the epochs that are done, of a run that goes on.
+        mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
+        project: W&B's project.
+        entity: W&B's user or team; the user's default if it is null.
+
+    Raises:
+        InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
+    """
+    identity = folder / "wandb" / "id"
+    identity.parent.mkdir(exist_ok=True)
+    if not identity.is_file():
+        identity.write_text(secrets.token_hex(4))
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            dir=folder,
+            project=project,
+            entity=entity,
+            name=" ".join(filter(None, [data, loss, f"seed{seed}", settings])),
+            group=data,
+            job_type=loss,
+            tags=[data, loss, *filter(None, [settings[:64]])],
+            config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True),
+            reinit="finish_previous",
+            id=identity.read_text(),
+            resume="allow" if mode == "online" else None,
+        )
+
+    try:
+        experiment = start(wandb_mode(mode))
+    except wandb.errors.CommError as error:
+        if mode != "auto":
+            raise InputError(f"logger.mode={mode}: W&B cannot be reached ({error}); logger.mode=offline") from error
+        log.warning("W&B cannot be reached (%s): logging offline", error)
+        experiment = start("offline")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if experiment.offline:
+        current = Path(experiment.dir).parent
+        for dead in set((folder / "wandb").glob("offline-run-*")) - {current}:
+            shutil.rmtree(dead)
+        for row in history:
+            experiment.log({"trainer/global_step": row["step"], **row})
+    return WandbLogger(experiment=experiment, save_dir=folder)

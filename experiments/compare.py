@@ -1,0 +1,227 @@
+"""How much each loss differs from a baseline, with intervals from a paired bootstrap over test scans.
+
+``python -m experiments.compare runs --score dice --baseline pl`` prints Markdown and writes it, and CSV, into
+``runs/tables``. Scans are drawn with replacement, the same for both losses; their raw counts add up to a dataset-level
+score of each loss; the interval holds the middle 95 % of the differences between the two.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, counting_scores, segmentation_scores
+from experiments.tables import MISSING, read_runs, titles
+
+RESAMPLES, SEED = 10_000, 0
+FEW = 6
+"""An interval from fewer scans is not to be trusted."""
+
+Runs = dict[int, dict[str, Any]]
+"""One loss's ``metrics.json`` by seed."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A loss's score minus the baseline's, the mean over ``seeds`` common to both, of ``all_seeds`` that either has.
+
+    ``undefined`` is the share of resamples left out because a score is 0/0 there; ``remark`` says why there is no
+    interval, or what is wrong with it.
+    """
+
+    data: str
+    loss: str
+    seeds: int
+    all_seeds: int
+    scans: int = 0
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    undefined: float | None = None
+    remark: str = ""
+
+    def text(self) -> dict[str, str]:
+        """The cells of a Markdown table's row."""
+        interval = "none" if self.low is None else f"{self.low:+z.3f} to {self.high:+z.3f}"
+        return {
+            "Data": self.data,
+            "Loss": titles([self.loss])[self.loss],
+            "Seeds": str(self.seeds) + (f" of {self.all_seeds}" if self.seeds < self.all_seeds else ""),
+            "Scans": str(self.scans or MISSING),
+            "Difference": MISSING if self.difference is None else f"{self.difference:+z.3f}",
+            "95 % interval": f"{interval} ({self.remark})" if self.remark else interval,
+        }
+
+
+def scan_counts(run: dict[str, Any]) -> NDArray[np.int64]:
+    """A run's raw counts by test scan, in the order of the scans' names.
+
+    Shape:
+        - output: (N, 4 K + 6) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
+          5 levels, slices.
+    """
+    scans = [run["scans"][name] for name in sorted(run["scans"])]
+    return np.array([[*np.ravel([s[n] for n in COUNTS]), *s["count_errors"], s["slices"]] for s in scans])
+
+
+def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
+    """One dataset-level score from each row of summed counts, NaN where it is undefined.
+
+    Shape:
+        - counts: (R, 4 K + 6), see :func:`scan_counts`; output: (R,).
+    """
+    pixels, errors, slices = (torch.from_numpy(part) for part in np.split(counts, [-6, -1], axis=1))
+    scores = torch.vmap(lambda p, e, s: (segmentation_scores(p) | counting_scores(e, s))[score])
+    return scores(pixels.reshape(len(counts), len(COUNTS), -1), errors, slices[:, 0]).numpy()
+
+
+def mean_score(weights: NDArray[np.int64], counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
+    """The mean over seeds of the score of weighted scans, NaN where it is undefined in any seed.
+
+    Shape:
+        - weights: (R, N); counts: (S, N, 4 K + 6); output: (R,).
+    """
+    return np.mean([dataset_scores(weights @ one, score) for one in counts], axis=0)
+
+
+def bootstrap(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], score: str, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """The differences of two losses' scores on the same resamples of scans, NaN where one is undefined.
+
+    Args:
+        ours: Each seed's counts, see :func:`scan_counts`; scores are means over seeds.
+        theirs: The baseline's, of the same seeds and scans.
+        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        resamples: How many.
+        seed: Which.
+
+    Shape:
+        - ours, theirs: (S, N, 4 K + 6); output: (R,).
+    """
+    scans = ours.shape[1]
+    drawn = np.random.default_rng(seed).multinomial(scans, np.full(scans, 1 / scans), size=resamples)
+    return mean_score(drawn, ours, score) - mean_score(drawn, theirs, score)
+
+
+def compare(data: str, loss: str, ours: Runs, theirs: Runs, score: str) -> Difference:
+    """The difference between two losses on one dataset, with an interval where the runs allow one.
+
+    Args:
+        data: Its name.
+        loss: Its name.
+        ours: The loss's runs.
+        theirs: The baseline's.
+        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    row = Difference(data, loss, len(seeds), len(ours.keys() | theirs.keys()))
+    if not seeds:
+        return replace(row, remark="no seed in common" if theirs else "the baseline was not run")
+    if len({_tested(runs[k]) for runs in (ours, theirs) for k in seeds}) > 1:
+        return replace(row, remark="the runs were tested on different scans")
+    our_counts, their_counts = (np.stack([scan_counts(runs[k]) for k in seeds]) for runs in (ours, theirs))
+    row = replace(row, scans=our_counts.shape[1])
+    whole = np.ones((1, row.scans), np.int64)
+    difference = (mean_score(whole, our_counts, score) - mean_score(whole, their_counts, score)).item()
+    if np.isnan(difference):
+        return replace(row, remark=f"{score} is undefined in a run")
+    row = replace(row, difference=difference)
+    if row.scans == 1:
+        return replace(row, remark="one test scan")
+    drawn = bootstrap(our_counts, their_counts, score, RESAMPLES, SEED)
+    undefined = int(np.isnan(drawn).sum())
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
+    remarks = [f"fewer than {FEW} scans: not to be trusted"] if row.scans < FEW else []
+    remarks += [f"{undefined:,} of {RESAMPLES:,} resamples left out, undefined"] if undefined else []
+    return replace(row, low=low, high=high, undefined=undefined / RESAMPLES, remark="; ".join(remarks))
+
+
+def _tested(run: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    """What tells test sets apart: the scans' names and infected pixels."""
+    return frozenset((name, str(np.add(scan["tp"], scan["fn"]))) for name, scan in run["scans"].items())
+
+
+def differences(runs: list[dict[str, Any]], score: str, baseline: str) -> list[Difference]:
+    """Every loss against the baseline on every dataset.
+
+    Args:
+        runs: Runs of one setting.
+        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        baseline: A loss's name.
+    """
+    found: dict[str, dict[str, Runs]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        found[run["data"]][run["loss"]][run["seed"]] = run
+    return [
+        compare(data, loss, losses[loss], losses.get(baseline, {}), score)
+        for data, losses in sorted(found.items())
+        for loss in titles(losses)
+        if loss != baseline
+    ]
+
+
+def explanation(runs: list[dict[str, Any]], score: str, baseline: str) -> str:
+    """What the numbers of :func:`differences` say, and what they do not."""
+    better = "lower" if score in COUNTING_SCORES else "higher"
+    single = {run["data"] for run in runs if all(scan["slices"] == 1 for scan in run["scans"].values())}
+    lines = [
+        f"Difference: test {score} ({better} is better) minus that of {titles([baseline])[baseline]}, each the mean",
+        "over the seeds run for both.",
+        f"Interval: paired bootstrap over test scans, {RESAMPLES:,} resamples, seed {SEED}. It says what other scans",
+        "may change, not what other training seeds may.",
+    ]
+    if single:
+        lines += [f"A scan of {', '.join(sorted(single))} is one slice; slices of one patient count as independent,"]
+        lines += ["so that intervals may be too narrow."]
+    return "\n".join(lines)
+
+
+def write(runs: Path, score: str, baseline: str) -> str:
+    """Write every setting's differences into ``<runs>/tables`` and give them in Markdown.
+
+    Raises:
+        SystemExit: If there is no finished run, one has no counts by scan, or the score or the baseline do not exist.
+    """
+    found = read_runs(runs)
+    losses = titles(run["loss"] for run in found.values())
+    for option, value, choices in (("score", score, [*SCORES, *COUNTING_SCORES]), ("baseline", baseline, list(losses))):
+        if value not in choices:
+            sys.exit(f"--{option} {value}: unknown; choose one of: {', '.join(choices)}")
+    for folder, run in found.items():
+        if not all("count_errors" in scan for scan in run.get("scans", {"": {}}).values()):
+            sys.exit(f"{folder}: was tested before counts were kept by scan; run it again with rerun=true")
+    sections, rows = [], []
+    for settings in sorted({run["settings"] for run in found.values()}):
+        compared = differences([run for run in found.values() if run["settings"] == settings], score, baseline)
+        table = pd.DataFrame([difference.text() for difference in compared])
+        text = table.to_markdown(index=False, disable_numparse=True) if compared else f"No loss but {baseline} was run."
+        sections += [f"# Settings: {settings or 'the defaults'}", text]
+        rows += [{"settings": settings, "score": score, "baseline": baseline} | asdict(row) for row in compared]
+    markdown = "\n\n".join([*sections, explanation(list(found.values()), score, baseline)]) + "\n"
+    (runs / "tables").mkdir(exist_ok=True)
+    (runs / "tables" / "differences.md").write_text(markdown)
+    pd.DataFrame(rows).to_csv(runs / "tables" / "differences.csv", index=False)
+    return markdown
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Differences between losses, with intervals over test scans.")
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
+    parser.add_argument("--baseline", default="pl", help="the loss to compare with")
+    arguments = parser.parse_args()
+    print(write(arguments.runs, arguments.score, arguments.baseline))
+    print(f"Markdown and CSV are in {arguments.runs / 'tables'}/differences.*")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""One HTML page from run folders: scores, learning curves, predictions, failures, and how each run was made.
+
+``python -m experiments.report runs`` writes ``runs/report.html``. It needs no network and no other file.
+"""
+
+import argparse
+import base64
+import io
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jinja2 import Environment, FileSystemLoader
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from PIL import Image
+
+from cbseg.metrics import COUNTS, Counts, segmentation_scores
+from cbseg.overlays import COLOURS, paint
+from cbseg.points import IGNORE, find_regions
+from cbseg.tracking import CONFIG, ERROR, METRICS, failure
+from experiments.figures import Runs, by_data, common_slices
+from experiments.tables import LOSSES, MISSING, read_runs, tables, titles
+
+LONGEST_SIDE = 384  # pixels of an embedded slice, twice what a panel takes on a laptop's screen
+OPACITY = 0.5  # of masks on slices
+CURVES = ("val/dice", "val/mae", "train/loss")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and its place in the grid. ``metrics``: its ``metrics.json``, empty unless it finished."""
+
+    folder: Path
+    data: str
+    loss: str
+    seed: int | str
+    settings: str
+    metrics: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``unfinished``: still running, or interrupted."""
+        return "finished" if self.metrics else "failed" if (self.folder / ERROR).is_file() else "unfinished"
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a line."""
+        return failure(self.folder) if self.text(ERROR).strip() else ""
+
+    @property
+    def phantom(self) -> bool:
+        """Whether its data were drawn, of no patient."""
+        return OmegaConf.select(OmegaConf.create(self.text(CONFIG)), "data.generate") is not None
+
+    def text(self, name: str) -> str:
+        """A file of its folder, empty if there is none."""
+        path = self.folder / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, float]]:
+        """``metrics.csv``: each score's value by epoch, from 1; empty if nothing was logged."""
+        try:
+            logged = pd.read_csv(self.folder / "metrics.csv")
+        except (FileNotFoundError, pd.errors.EmptyDataError):
+            return {}
+        numbers = logged.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        by_epoch = numbers.groupby("epoch").last().to_dict("series")
+        return {str(score): {int(k) + 1: x for k, x in column.items() if x == x} for score, column in by_epoch.items()}
+
+
+def find_runs(runs: Path) -> list[Run]:
+    """Every run folder, finished or not, in order.
+
+    Raises:
+        SystemExit: If there is none.
+    """
+    folders = sorted(path for path in runs.glob("*/*/seed*") if path.is_dir())
+    if not folders:
+        sys.exit(f"{runs}: holds no run (<data>/<loss>/seed<k>); run python -m cbseg.run first")
+    finished = read_runs(runs) if any((folder / METRICS).is_file() for folder in folders) else {}
+    found = []
+    for folder in folders:
+        seed, _, settings = folder.name.removeprefix("seed").partition(",")
+        place = {"data": folder.parts[-3], "loss": folder.parts[-2], "seed": seed, "settings": settings}
+        metrics = finished.get(folder, {})
+        found.append(Run(folder, **{key: metrics.get(key, value) for key, value in place.items()}, metrics=metrics))
+    return found
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where values lie on a side of a chart: ``low`` at the pixel ``start``, ``high`` at ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    @classmethod
+    def around(cls, score: str, values: Collection[float]) -> "Axis":
+        """The vertical axis for a score's values: from 0, Dice up to 1; logarithmic for losses that span decades."""
+        low, high = min(values), max(values)
+        if score.startswith("train/") and 0 < low * 30 < high:
+            return cls(low, high, 196, 8, log=True)
+        return cls(min(low, 0), 1 if score == "val/dice" else max(high, 0) or 1, 196, 8)
+
+    def at(self, value: float) -> float:
+        """The pixel of a value."""
+        low, high, value = np.log10([self.low, self.high, value]) if self.log else (self.low, self.high, value)
+        return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Pixels and labels of a few round values."""
+        round_values = (1.0, 2.0, 5.0) if self.high < 300 * self.low else (1.0,)
+        locator = LogLocator(subs=round_values) if self.log else MaxNLocator(5, integer=self.high > 5)
+        shown = [tick for tick in locator.tick_values(self.low, self.high) if self.low <= tick <= self.high]
+        return [(self.at(tick), f"{tick:.4g}") for tick in shown]
+
+
+def chart(score: str, runs: list[Run]) -> dict[str, Any] | None:
+    """What the template draws of a score over epochs: axes, and a line a run; nothing if no run logged it."""
+    logged = [(run, run.curves[score]) for run in runs if run.curves.get(score)]
+    if not logged:
+        return None
+    x = Axis(1, max(2, *(max(curve) for _, curve in logged)), 46, 352)
+    y = Axis.around(score, [value for _, curve in logged for value in curve.values()])
+    lines = []
+    for run, curve in logged:
+        at = {epoch: (x.at(epoch), y.at(value)) for epoch, value in curve.items()}
+        points = " ".join(f"{column:g},{row:g}" for column, row in at.values())
+        selected = at.get(run.metrics.get("best_epoch", 0)) if score.startswith("val/") else None
+        last = f"{curve[max(curve)]:.3g} in epoch {max(curve)}"
+        lines.append({"run": run, "points": points, "selected": selected, "end": at[max(at)], "last": last})
+    return {"score": score, "x": x, "y": y, "lines": lines}
+
+
+def scan_dice(run: Run) -> dict[str, float]:
+    """Test Dice of each scan, NaN where it is undefined; with several foreground classes their mean."""
+    counts = {scan: [counts[name] for name in COUNTS] for scan, counts in run.metrics.get("scans", {}).items()}
+    return {
+        scan: segmentation_scores(torch.tensor(count).reshape(len(COUNTS), -1))["dice"].item()
+        for scan, count in counts.items()
+    }
+
+
+def distribution(runs: list[Run]) -> list[dict[str, Any]]:
+    """What the template draws of test Dice by scan: for each loss the scans of all its seeds, and their quartiles."""
+    rows = []
+    for loss in titles(run.loss for run in runs):
+        scores = [(dice, scan, run.seed) for run in runs if run.loss == loss for scan, dice in scan_dice(run).items()]
+        known = sorted(score for score in scores if score[0] == score[0])
+        quartiles = np.quantile([dice for dice, _, _ in known], [0.25, 0.5, 0.75]).tolist() if known else None
+        if scores:
+            row = {"loss": loss, "scans": len({scan for _, scan, _ in scores}), "undefined": len(scores) - len(known)}
+            rows.append(row | {"known": known, "quartiles": quartiles})
+    return rows
+
+
+def pictures(runs: Runs) -> list[dict[str, Any]]:
+    """What the template shows of the slices that all runs recorded, those aside that recorded none.
+
+    Image, points and truth are given once; masks are colours to lay over the image.
+    """
+    recorded = {loss: run for loss, run in runs.items() if any((run[0] / "slices").glob("*.npz"))}
+    shown = []
+    for name, by_loss in (common_slices(recorded) if recorded else {}).items():
+        image, points, truth = (next(iter(by_loss.values()))[key] for key in ("image", "points", "truth"))
+        predictions = []
+        for loss, arrays in by_loss.items():
+            mask = arrays["prediction"]
+            counts = Counts.of(torch.from_numpy(mask > 0).long(), torch.from_numpy(truth > 0).long())
+            prediction = {"loss": loss, "overlay": overlay(truth, mask), "regions": find_regions(mask > 0)[1]}
+            predictions.append(prediction | {"dice": counts.scores()["dice"].item()})
+        everywhere = bool((points == 0).all())  # a slice without regions is labelled as a whole
+        annotated = [] if everywhere else np.argwhere(points != IGNORE).tolist()
+        picture = {"name": name, "height": image.shape[0], "width": image.shape[1], "predictions": predictions}
+        picture |= {"truth": overlay(truth), "regions": find_regions(truth > 0)[1]}
+        picture["points"] = [(column + 0.5, row + 0.5, bool(points[row, column])) for row, column in annotated]
+        picture["image"] = embed(Image.fromarray(image), Image.Resampling.LANCZOS, quality=70)
+        shown.append(picture)
+    return shown
+
+
+def overlay(truth: NDArray[np.uint8], prediction: NDArray[np.uint8] | None = None) -> str:
+    """A data URI of the colours of :func:`cbseg.overlays.paint`, transparent elsewhere.
+
+    Shape:
+        - truth, prediction: :math:`(H, W)` uint8.
+    """
+    colours = paint(np.zeros_like(truth), truth, prediction, opacity=1)
+    alpha = np.where(colours.any(-1), round(255 * OPACITY), 0).astype(np.uint8)
+    return embed(Image.fromarray(np.dstack([colours, alpha])), Image.Resampling.NEAREST, lossless=True)
+
+
+def embed(picture: Image.Image, resampling: Image.Resampling, **options: Any) -> str:
+    """A picture as a data URI in WebP, no side longer than ``LONGEST_SIDE``."""
+    file = io.BytesIO()
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), resampling)
+    picture.save(file, "webp", method=6, **options)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def section(settings: str, runs: list[Run]) -> dict[str, Any]:
+    """What the template shows of the runs of one setting."""
+    finished = {run.folder: run.metrics for run in runs if run.metrics}
+    compared = by_data(finished)
+    datasets = []
+    for data in sorted({run.data for run in runs}):
+        of_data = [run for run in runs if run.data == data]
+        terms = {term: None for run in of_data for term in run.curves if term.startswith("train/")}
+        dataset = {"name": data, "runs": of_data, "distribution": distribution(of_data)}
+        dataset["charts"] = list(filter(None, (chart(score, of_data) for score in CURVES)))
+        dataset["terms"] = list(filter(None, (chart(term, of_data) for term in terms if term not in CURVES)))
+        datasets.append(dataset | {"pictures": pictures(compared.get((data, settings), {}))})
+    shown = tables(list(finished.values())) if finished else []
+    return {"settings": settings, "runs": runs, "tables": shown, "datasets": datasets}
+
+
+def write(runs: Path) -> Path:
+    """Write ``<runs>/report.html`` and give its path.
+
+    Raises:
+        SystemExit: If there is no run.
+    """
+    found = find_runs(runs)
+    losses = titles([*LOSSES, *(run.loss for run in found)])
+    styles = {loss: k for k, loss in enumerate(losses)}
+    found.sort(key=lambda run: (run.data, styles[run.loss]))
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = templates.get_template("report.html.j2").render(
+        folder=runs,
+        now=datetime.now().astimezone(),
+        runs=found,
+        sections=[
+            section(settings, [run for run in found if run.settings == settings])
+            for settings in sorted({run.settings for run in found})
+        ],
+        titles=losses,
+        styles=styles,
+        colours=COLOURS,
+        missing=MISSING,
+    )
+    path = runs / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="One HTML page from run folders.")
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    print(write(parser.parse_args().runs))
+
+
+if __name__ == "__main__":
+    main()

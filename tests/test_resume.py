@@ -1,0 +1,111 @@
+"""Runs that were interrupted go on, and end as if nothing had happened."""
+
+import json
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from cbseg.module import SegmentationModule
+from cbseg.tracking import BusyError, failure, lock, record_failure
+
+SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+class Killed(BaseException):
+    """Stands for a process's sudden end."""
+
+
+def die_at(monkeypatch, epoch, batch, hook="training_step"):
+    """Let the process die at a step of training, or of the test."""
+    real = getattr(SegmentationModule, hook)
+
+    def step(self, given, index):
+        if hook == "test_step" or (self.current_epoch, index) == (epoch, batch):
+            raise Killed
+        return real(self, given, index)
+
+    monkeypatch.setattr(SegmentationModule, hook, step)
+
+
+@pytest.mark.parametrize(
+    ("setting", "moment"),
+    [
+        ("loss=cb_fliprot", (1, 0, "training_step")),
+        ("loss=cb_fliprot", (0, 0, "test_step")),
+        ("loss=cb_lcfcn", (3, 1, "training_step")),
+        ("optim=sps", (3, 1, "training_step")),
+        ("selection.patience=2", (2, 0, "training_step")),
+        ("selection.patience=2", (0, 0, "test_step")),
+        ("data.epoch=released", (1, 2, "training_step")),
+        ("trainer.precision=bf16-mixed", (2, 1, "training_step")),
+    ],
+)
+def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, monkeypatch, setting, moment):
+    settings = ["loss=pl", setting, "trainer.max_epochs=5", "data.batch_size=3"]
+    undisturbed = train(*settings, f"runs={tmp_path / 'undisturbed'}")
+    with monkeypatch.context() as patch:
+        die_at(patch, *moment)
+        with pytest.raises(Killed):
+            train(*settings)
+    folder = train(*settings)
+    assert {key: metrics(folder)[key] for key in SAME} == {key: metrics(undisturbed)[key] for key in SAME}
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
+    assert not (folder / "last.ckpt").exists()
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_run_that_finished_no_epoch_starts_anew_and_leaves_nothing_behind(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at(patch, 0, 0)
+        with pytest.raises(Killed):
+            train("loss=pl")
+    folder = train("loss=pl")
+    assert metrics(folder)["status"] == "finished"
+    assert not (folder.parent / "old").exists()
+
+
+def test_an_unfinished_run_of_another_config_is_kept_aside(train, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train("loss=pl")
+    (folder,) = (path for path in (tmp_path / "runs/covidA/pl").iterdir() if path.is_dir())
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 8", "batch_size: 4"))
+    train("loss=pl")
+    (old,) = (folder.parent / "old").iterdir()
+    assert (old / "last.ckpt").is_file()
+
+
+def test_a_locked_run_is_left_to_the_process_that_trains_it(train, monkeypatch):
+    monkeypatch.setattr("cbseg.tracking._PATIENCE", 0)
+    folder = train("loss=pl")
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    with lock(folder), pytest.raises(BusyError, match="another process"):
+        train("loss=pl", "rerun=true")
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+    assert train("loss=pl", "rerun=true") == folder
+
+
+def test_a_failure_leaves_its_traceback_and_config_and_the_next_try_removes_them(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train("loss=pl")
+    (folder,) = (path for path in (tmp_path / "runs/covidA/pl").iterdir() if path.is_dir())
+    config = OmegaConf.load(folder / "config.yaml")
+    record_failure(folder, config, "Traceback\n  …\nValueError: no memory")
+    assert failure(folder) == "ValueError: no memory"
+    assert "max_epochs: 2" in (folder / "error.txt").read_text()
+    assert failure(train("loss=pl")) == ""
+
+
+def test_a_failure_never_touches_a_finished_run(train):
+    folder = train("loss=pl")
+    record_failure(folder, OmegaConf.load(folder / "config.yaml"), "ValueError: x")
+    assert not (folder / "error.txt").exists()

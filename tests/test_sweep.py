@@ -1,0 +1,216 @@
+"""Whole sweeps through the command line: what kills a run, a process or the sweep, and what is there in the end."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cbseg.data.covid_a import FOLDERS
+
+SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs")
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture
+def sweep(covid_a, store, tmp_path):
+    """``sweep("loss=pl,full", runs=…)`` starts a sweep of short runs and gives its process; ``finish`` waits for it."""
+    started = []
+
+    def start(*overrides, runs=tmp_path / "runs"):
+        command = [
+            sys.executable, "-m", "cbseg.run", "-m", "experiment=demo", "logger=csv", "overlays=0",
+            "trainer.enable_progress_bar=false", "trainer.max_epochs=4", "data=covidA", "data.image_size=64",
+            "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}", f"runs={runs}",
+            *overrides,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def finish(process):
+    printed, _ = process.communicate(timeout=300)
+    return printed, process.returncode
+
+
+def folders(runs):
+    return sorted(path for path in Path(runs).glob("covidA/*/seed*") if path.is_dir())
+
+
+def results(runs):
+    """Each run's scores, by its loss and seed."""
+    return {
+        f"{folder.parent.name} {metrics(folder)['seed']}": {key: metrics(folder)[key] for key in SAME}
+        for folder in folders(runs)
+    }
+
+
+def child_of(process, timeout=60):
+    """The process that trains, once its run's folder shows that it does."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
+        if found.split():
+            return int(found.split()[0])
+        time.sleep(0.05)
+    raise AssertionError("no process trains")
+
+
+def wait_for(pattern, runs, timeout=120):
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        found = list(Path(runs).glob(pattern))
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError(f"no {pattern}")
+
+
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one_and_trains_each_run_once(sweep, tmp_path):
+    """``CHAOS_KILLS=25`` makes it a long one."""
+    overrides = ("loss=pl,cb_fliprot,lcfcn", "seed=0,1")
+    undisturbed = sweep(*overrides, runs=tmp_path / "undisturbed")
+    rng, kills = random.Random(0), int(os.environ.get("CHAOS_KILLS", "3"))
+    printed, code = finish(undisturbed)
+    assert code == 0, printed
+    for _ in range(kills):
+        process = sweep(*overrides)
+        try:
+            process.wait(rng.uniform(6, 16))
+        except subprocess.TimeoutExpired:
+            process.kill()  # the sweep alone: its child must notice
+        process.wait()
+    printed, code = finish(sweep(*overrides))
+    assert code == 0, printed
+    assert len(folders(tmp_path / "runs")) == 6
+    assert results(tmp_path / "runs") == results(tmp_path / "undisturbed")
+    assert not list((tmp_path / "runs").glob("**/old"))
+    assert not list((tmp_path / "runs").glob("**/*.part"))
+
+
+def test_a_dataset_that_is_broken_fails_alone_and_says_why(sweep, tmp_path, covid_a):
+    broken = tmp_path / "broken"
+    shutil.copytree(covid_a, broken)
+    next((broken / "Dataset" / FOLDERS["train"] / "Imgs").iterdir()).write_bytes(b"no picture")
+    printed, code = finish(sweep("loss=pl,full,cb_flip", f"data.root={broken},{covid_a}"))
+    assert code == 1
+    assert "6 runs: 3 failed, 3 finished" in printed
+    failed = [folder for folder in folders(tmp_path / "runs") if (folder / "error.txt").is_file()]
+    assert len(failed) == 3
+    for folder in failed:
+        text = (folder / "error.txt").read_text()
+        assert "Traceback" in text
+        assert "InputError" in text
+        assert f"root: {broken}" in text
+        assert not (folder / "metrics.json").exists()
+    shutil.rmtree(broken)
+    shutil.copytree(covid_a, broken)
+    printed, code = finish(sweep("loss=pl,full,cb_flip", f"data.root={broken},{covid_a}"))
+    assert code == 0
+    assert "6 runs: 3 finished, 3 skipped, finished before" in printed
+    assert not list((tmp_path / "runs").glob("**/error.txt"))
+
+
+def test_a_run_that_the_system_kills_fails_alone(sweep, tmp_path):
+    process = sweep("loss=pl,full", "trainer.max_epochs=30")
+    wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")
+    os.kill(child_of(process), signal.SIGKILL)
+    printed, code = finish(process)
+    assert code == 1
+    assert "2 runs: 1 failed, 1 finished" in printed
+    assert "killed by SIGKILL: the system does this where memory runs out" in printed
+    printed, code = finish(sweep("loss=pl,full", "trainer.max_epochs=30"))
+    assert code == 0
+    assert "goes on after epoch" in printed
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_told_to_stop_stops_promptly_and_can_go_on(sweep, tmp_path, sent):
+    process = sweep("loss=pl,full", "trainer.max_epochs=1000")
+    wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")
+    started = time.monotonic()
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    printed, code = finish(process)
+    assert time.monotonic() - started < 30
+    assert code == 128 + sent
+    assert "2 runs: 1 resumable, 1 new" in printed
+    assert "Traceback" not in printed
+    assert not list((tmp_path / "runs").glob("**/error.txt"))
+    assert not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout
+
+
+def test_two_sweeps_at_once_train_each_run_once(sweep, tmp_path):
+    both = [sweep("loss=pl,full", "seed=0,1") for _ in range(2)]
+    printed = "".join(finish(process)[0] for process in both)
+    for folder in folders(tmp_path / "runs"):
+        assert printed.count(f"{folder}: test dice") == 1
+    assert len(folders(tmp_path / "runs")) == 4
+    assert finish(sweep("loss=pl,full", "seed=0,1"))[1] == 0
+
+
+def test_two_processes_score_each_slice_once_and_as_one_process_does(sweep, tmp_path):
+    untrained = ("loss=pl", "optim.lr=0", "trainer.max_epochs=1")
+    _, code = finish(sweep(*untrained, runs=tmp_path / "one"))
+    assert code == 0
+    printed, code = finish(
+        sweep(*untrained, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", runs=tmp_path / "two")
+    )
+    assert code == 0, printed
+    (one,), (two,) = folders(tmp_path / "one"), folders(tmp_path / "two")
+    assert {key: metrics(one)[key] for key in SAME} == {key: metrics(two)[key] for key in SAME}
+
+
+def test_two_processes_train_and_go_on_after_one_died(sweep, tmp_path):
+    overrides = ("loss=cb_flip", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=40")
+    process = sweep(*overrides)
+    wait_for("covidA/cb_flip/seed0*/last.ckpt", tmp_path / "runs")
+    os.kill(child_of(process), signal.SIGKILL)
+    printed, code = finish(process)
+    assert code == 1
+    assert "1 runs: 1 failed" in printed
+    printed, code = finish(sweep(*overrides))
+    assert code == 0, printed
+    assert "goes on after epoch" in printed
+    (folder,) = folders(tmp_path / "runs")
+    assert metrics(folder)["epochs"] == 40
+
+
+def test_a_dry_run_lists_what_would_be_done_and_starts_nothing(sweep, tmp_path):
+    assert finish(sweep("loss=pl"))[1] == 0
+    printed, code = finish(sweep("loss=pl,full", "dry_run=true"))
+    assert code == 0
+    states = [line.split()[0] for line in printed.splitlines() if "/covidA/" in line]
+    assert states == ["finished", "new"]
+    assert "Nothing was started" in printed
+    assert [folder.parent.name for folder in folders(tmp_path / "runs")] == ["pl"]
+
+
+def test_a_finished_run_of_another_config_is_refused_and_left_as_it_is(sweep, tmp_path):
+    assert finish(sweep("loss=pl"))[1] == 0
+    (folder,) = folders(tmp_path / "runs")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 8", "batch_size: 4"))
+    before = (folder / "metrics.json").read_text()
+    printed, code = finish(sweep("loss=pl,full"))
+    assert code == 1
+    assert "2 runs: 1 refused, 1 finished" in printed
+    assert "data.batch_size was 4, is 8" in " ".join(printed.split())
+    assert (folder / "metrics.json").read_text() == before
+    assert not (folder / "error.txt").exists()
