@@ -63,6 +63,8 @@ def isolated(job: Callable[..., None], *arguments: Any, processes: int = 1) -> s
 def _child(rank: int, port: int | None, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to stop
     signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGUSR2"):  # a cluster's launcher acts on it in the parent; a fork inherits its handler
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if port is not None:
         os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -86,24 +86,23 @@ class SegmentationModule(pl.LightningModule):
         self.log_dict(averages, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return terms["loss"]
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Score a batch of slices, each at its native size."""
-        for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True):
-            prediction = predict_mask(logits, mask.shape)
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score a batch of slices, each at its native size, and give the predicted masks by index, for pictures."""
+        predictions = self._predict(batch)
+        for prediction, mask in zip(predictions.values(), batch["mask"], strict=True):
             self.scores.update(prediction[None], mask[None])
+        return {"predictions": predictions}
 
     def on_validation_epoch_end(self) -> None:
         """Log the dataset-level scores as ``val/dice`` and so on."""
         self._log_scores("val", self.scores.compute())
         self.scores.reset()
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, dict[int, Tensor]]:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Count each slice apart, and give the predicted masks by index, for pictures."""
-        predictions = {}
-        for logits, mask, index in zip(self(batch["image"]), batch["mask"], batch["index"], strict=True):
-            prediction = predict_mask(logits, mask.shape)
+        predictions = self._predict(batch)
+        for (index, prediction), mask in zip(predictions.items(), batch["mask"], strict=True):
             self.test_counts[index] = Counts.of(prediction, mask, self.num_classes)
-            predictions[index] = prediction
         return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:
@@ -113,6 +112,13 @@ class SegmentationModule(pl.LightningModule):
             torch.distributed.all_gather_object(gathered, self.test_counts)
             self.test_counts = {index: counts for part in gathered for index, counts in part.items()}
         self._log_scores("test", reduce(add, self.test_counts.values()).scores())
+
+    def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
+        """Each slice's predicted mask at its native size, by its index in the store."""
+        return {
+            index: predict_mask(logits, mask.shape)
+            for index, logits, mask in zip(batch["index"], self(batch["image"]), batch["mask"], strict=True)
+        }
 
     def _log_scores(self, stage: str, scores: dict[str, Tensor]) -> None:
         self.log_dict({f"{stage}/{name}": score.float() for name, score in scores.items()})

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from cbseg.data.datamodule import SliceDataModule
 from cbseg.points import IGNORE, resize_points
 
 Mask = NDArray[np.uint8]
@@ -45,11 +47,37 @@ def show(axes: Axes, picture: NDArray[np.uint8], title: str, points: Mask | None
             axes.scatter(columns, rows, s=9, c=colour, edgecolors="black", linewidths=0.4)
 
 
-class SliceRecorder(pl.Callback):
-    """Keeps a few infected test slices, spread over the test set, as arrays (``.npz``) and pictures (``.png``).
+def spread(data: SliceDataModule, indices: list[int], count: int) -> set[int]:
+    """Choose up to ``count`` of some slices, spread over them, among those with infection if there are any."""
+    candidates = [i for i in indices if data.store.slices[i].regions] or indices
+    chosen = np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)
+    return {candidates[k] for k in chosen}
 
-    Each ``.npz`` holds ``image``, ``points``, ``truth`` and ``prediction``, all (H, W) uint8 at the mask's native size,
-    at which slices are scored.
+
+def slice_arrays(data: SliceDataModule, index: int, prediction: Tensor) -> dict[str, Mask]:
+    """A slice's ``image``, ``points``, ``truth`` and ``prediction`` at the mask's native size, at which it is scored.
+
+    Where people's clicks leave a slice out, as they do test slices, it has no points.
+
+    Shape:
+        - prediction: :math:`(H, W)` integer; each array: :math:`(H, W)` uint8.
+    """
+    truth = np.array(data.store.native_mask(index))
+    height, width = truth.shape
+    image = Image.fromarray(data.store.images[index]).resize((width, height), Image.Resampling.BILINEAR)
+    points = np.full(data.store.images.shape[1:], IGNORE, np.uint8)
+    if data.annotate.covers(data.store, index):
+        points = data.annotate(data.store, index)
+    return {
+        "image": np.asarray(image),
+        "points": resize_points(points, (height, width)),
+        "truth": truth,
+        "prediction": prediction.cpu().numpy().astype(np.uint8),
+    }
+
+
+class SliceRecorder(pl.Callback):
+    """Keeps a few infected test slices as arrays (``.npz``, see :func:`slice_arrays`) and pictures (``.png``).
 
     Args:
         folder: Where they go.
@@ -70,29 +98,11 @@ class SliceRecorder(pl.Callback):
     ) -> None:
         """Record the batch's slices that were chosen."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        infected = [i for i in data.split.test if data.store.slices[i].regions]
-        test = infected or data.split.test
-        chosen = {test[k] for k in np.linspace(0, len(test) - 1, min(self.count, len(test))).round().astype(int)}
-        for index in chosen & set(batch["index"]):
-            truth = np.array(data.store.native_mask(index))
-            height, width = truth.shape
-            image = Image.fromarray(data.store.images[index]).resize((width, height), Image.Resampling.BILINEAR)
-            self._record(
-                data.store.slices[index].name,
-                image=np.asarray(image),
-                points=resize_points(self._points(data, index), truth.shape),
-                truth=truth,
-                prediction=outputs["predictions"][index].cpu().numpy().astype(np.uint8),
-            )
-
-    def _points(self, data: Any, index: int) -> Mask:
-        """What the annotator gives, or no points where people's clicks leave the slice out, as they do test slices."""
-        if data.annotate.covers(data.store, index):
-            return data.annotate(data.store, index)
-        return np.full(data.store.images.shape[1:], IGNORE, np.uint8)
+        for index in spread(data, data.split.test, self.count) & set(outputs["predictions"]):
+            self._record(data.store.slices[index].name, **slice_arrays(data, index, outputs["predictions"][index]))
 
     def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(self.folder / f"{name}.npz", image=image, points=points, truth=truth, prediction=prediction)
         figure = Figure(figsize=(10, 3), layout="constrained")
         axes = figure.subplots(1, 4)

@@ -52,7 +52,7 @@ from cbseg.tracking import (
     settings_name,
     write_json,
 )
-from cbseg.wandb_log import wandb_logger
+from cbseg.wandb_log import ValidationOverlays, wandb_logger
 
 log = logging.getLogger("cbseg")
 
@@ -145,6 +145,8 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
     selection = config.selection
     timer = Timer()
     callbacks: list[pl.Callback] = [state, timer, SliceRecorder(folder / "slices", config.overlays)]
+    if config.logger:
+        callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=False))
     if selection.patience is not None:
@@ -226,8 +228,16 @@ def run_or_record(config: DictConfig, data: str, loss: str, overrides: Sequence[
 
 
 def _processes(config: DictConfig) -> int:
-    """How many processes train a run: one for each device."""
+    """How many processes train a run: one for each device.
+
+    Raises:
+        InputError: If there are several, and their trainer was not chosen.
+    """
     devices = config.trainer.devices
+    if config.trainer.get("strategy") is None:
+        if devices not in (1, "auto"):
+            raise InputError(f"trainer.devices={devices}: several devices train together with trainer=ddp")
+        return 1
     if devices in (-1, "auto"):
         return torch.cuda.device_count() or 1
     return devices if isinstance(devices, int) and devices > 1 else 1

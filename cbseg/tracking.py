@@ -128,8 +128,10 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: If another process holds it for longer than a dying one needs to end.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    file = FileLock(folder.parent / f".{folder.name}.lock")
+    data, loss, name = folder.parts[-3:]
+    locks = folder.parents[2] / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    file = FileLock(locks / f"{data},{loss},{name}.lock")
     try:
         file.acquire(timeout=_PATIENCE)
     except Timeout as error:

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytorch_lightning as pl
 import wandb
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
+from scipy.ndimage import grey_dilation
 
 from cbseg.errors import InputError, check_choice
+from cbseg.overlays import Mask, slice_arrays, spread
+from cbseg.points import IGNORE
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +85,8 @@ def wandb_logger(
             group=data,
             job_type=loss,
             tags=[data, loss, *filter(None, [settings[:64]])],
-            config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True),
+            config={**OmegaConf.to_container(config, resolve=True), "settings": settings or "defaults"},  # type: ignore
+            settings=wandb.Settings(silent=True, x_transaction_log_flush_interval=1),
             reinit="finish_previous",
             id=identity.read_text(),
             resume="allow" if mode == "online" else None,
@@ -100,5 +105,64 @@ def wandb_logger(
         for dead in set((folder / "wandb").glob("offline-run-*")) - {current}:
             shutil.rmtree(dead)
         for row in history:
-            experiment.log({"trainer/global_step": row["step"], **row})
+            # as Lightning logs them, its epochs counted from 0
+            experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
     return WandbLogger(experiment=experiment, save_dir=folder)
+
+
+class ValidationOverlays(pl.Callback):
+    """Logs a few validation slices as ``val/overlays``, whose truth, prediction and points the dashboard toggles.
+
+    Args:
+        count: How many slices, at most.
+        every: Epochs from one time to the next; the last epoch is logged too.
+    """
+
+    def __init__(self, count: int, every: int) -> None:
+        self.count, self.every = count, every
+        self.images: list[wandb.Image] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect the batch's slices that were chosen."""
+        epoch = trainer.current_epoch + 1
+        if not isinstance(trainer.logger, WandbLogger) or (epoch % self.every and epoch != trainer.max_epochs):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for index in sorted(spread(data, data.split.val, self.count) & set(outputs["predictions"])):
+            self.images.append(
+                mask_image(data.store.slices[index].name, **slice_arrays(data, index, outputs["predictions"][index]))
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what was collected."""
+        if self.images and isinstance(trainer.logger, WandbLogger):
+            trainer.logger.experiment.log({"val/overlays": self.images, "trainer/global_step": trainer.global_step})
+        self.images = []
+
+
+def mask_image(name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> wandb.Image:
+    """A slice with its masks, as W&B shows them: each class has a number of its own, and clicks are 5 × 5 pixels.
+
+    Shape:
+        - image, points, truth, prediction: :math:`(H, W)` uint8.
+    """
+    clicks = np.where(points == IGNORE, 0, np.where(points == 0, 3, 4)).astype(np.uint8)
+    if (points == 0).all():  # a slice without infection is annotated as such everywhere
+        clicks = np.zeros_like(clicks)
+    masks = {
+        "truth": {"mask_data": (truth > 0) * np.uint8(1), "class_labels": {1: "infection"}},
+        "prediction": {"mask_data": (prediction > 0) * np.uint8(2), "class_labels": {2: "predicted infection"}},
+        "points": {
+            "mask_data": grey_dilation(clicks, size=5),
+            "class_labels": {3: "click on background", 4: "click on infection"},
+        },
+    }
+    return wandb.Image(image, caption=name, masks=masks)

