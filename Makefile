@@ -26,7 +26,7 @@ demo: setup  ## a sweep of losses over phantoms of A, B and C, then tables and p
 	$(BIN)/python -m experiments.report demo/runs
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

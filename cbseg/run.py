@@ -275,6 +275,7 @@ def _explained(error: ConfigCompositionException) -> str:
 
 def main() -> None:
     """Run the command line; bad input ends it with one clear message and exit code 1."""
+    warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")  # submitit_slurm is ours
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing its own digest
     try:
         _hydra_main()
@@ -287,7 +288,8 @@ def main() -> None:
     except Exception:
         if SweepReport.current is None:
             raise
-        traceback.print_exc()  # a launcher's processes died; the folders tell which runs they left
+        # a launcher's processes died; the folders tell which runs they left
+        print(traceback.format_exception_only(sys.exc_info()[1])[-1].strip())
     finally:
         if SweepReport.current is not None and not SweepReport.current.summarise() and sys.exc_info()[0] is None:
             sys.exit(1)

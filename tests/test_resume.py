@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cbseg.module import SegmentationModule
+from cbseg.sweep import state_of
 from cbseg.tracking import BusyError, failure, lock, record_failure
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
@@ -109,3 +110,13 @@ def test_a_failure_never_touches_a_finished_run(train):
     folder = train("loss=pl")
     record_failure(folder, OmegaConf.load(folder / "config.yaml"), "ValueError: x")
     assert not (folder / "error.txt").exists()
+
+
+def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train):
+    folder = train("loss=pl")
+    config = OmegaConf.load(folder / "config.yaml")
+    assert state_of(folder, config).name == "finished"
+    config.data.batch_size = 4
+    state = state_of(folder, config)
+    assert state.name == "refused"
+    assert "data.batch_size was 8, is 4" in state.reason

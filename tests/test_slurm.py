@@ -49,7 +49,7 @@ def test_a_sweep_ends_complete_though_a_job_is_queued_again_and_another_is_cance
     ).stdout
     logs = "".join(path.read_text() for path in (runs / ".submitit").glob(f"{job}/*.out"))
     assert sweep.returncode == 1, printed
-    assert "3 runs: 2 finished, 1 new" in printed or "3 runs: " in printed
+    assert "3 runs: 2 finished" in printed
     assert "Restarts=1" in restarts
     assert "goes on after epoch" in logs
     assert json.loads((begun.parent / "metrics.json").read_text())["epochs"] == 60
