@@ -118,7 +118,7 @@ class SweepReport(Callback):
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
-        self.finished_before: list[bool] = []
+        self.before: list[float] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Find the jobs, as Hydra's sweeper will; a dry run ends here."""
@@ -129,27 +129,37 @@ class SweepReport(Callback):
         if self.jobs[0].config.dry_run:
             print_plan(self.jobs)
             sys.exit()
-        self.finished_before = [state_of(folder_of(job), job.config).name == "finished" for job in self.jobs]
+        self.before = [_finished_at(folder_of(job)) for job in self.jobs]
         SweepReport.current = self
 
     def summarise(self) -> bool:
         """Print what became of each run, and give whether all are finished."""
         folders = [folder_of(job) for job in self.jobs]
-        states = [state_of(folder, job.config) for folder, job in zip(folders, self.jobs, strict=True)]
-        names = [
-            "skipped, finished before" if before and not job.config.rerun and state.name == "finished" else state.name
-            for job, state, before in zip(self.jobs, states, self.finished_before, strict=True)
-        ]
+        states = list(map(self._outcome, self.jobs, folders, self.before))
+        names = [state.name for state in states]
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
         print(f"\n{len(names)} runs: {counts}")
         unfinished = [
             (state.name, folder, state.reason or "interrupted, or trained by another process; the same command goes on")
             for folder, state in zip(folders, states, strict=True)
-            if state.name != "finished"
+            if "finished" not in state.name
         ]
         if unfinished:
             print(tabulate(unfinished, ["state", "run", "why"], maxcolwidths=[None, None, 80]))
         return not unfinished
+
+    def _outcome(self, job: Job, folder: Path, before: float) -> State:
+        state = state_of(folder, job.config)
+        if state.name != "finished" or _finished_at(folder) != before:
+            return state
+        if job.config.rerun:
+            return State("failed", reason="the old run is there as it was, for the new one failed before it began")
+        return State("skipped, finished before")
+
+
+def _finished_at(folder: Path) -> float:
+    """When a run was finished, seconds; 0 if it is not."""
+    return (folder / METRICS).stat().st_mtime if (folder / METRICS).is_file() else 0.0
 
 
 def _composed(overrides: Sequence[str]) -> Job:

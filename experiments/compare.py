@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, counting_scores, segmentation_scores
-from experiments.tables import MISSING, read_runs, titles
+from experiments.table import MISSING
+from experiments.tables import read_runs, titles
 
 RESAMPLES, SEED = 10_000, 0
 FEW = 6

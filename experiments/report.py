@@ -28,7 +28,8 @@ from cbseg.overlays import COLOURS, paint
 from cbseg.points import IGNORE, find_regions
 from cbseg.tracking import CONFIG, ERROR, METRICS, failure
 from experiments.figures import Runs, by_data, common_slices
-from experiments.tables import LOSSES, MISSING, read_runs, tables, titles
+from experiments.table import MISSING
+from experiments.tables import LOSSES, read_runs, tables, titles
 
 LONGEST_SIDE = 384  # pixels of an embedded slice, twice what a panel takes on a laptop's screen
 OPACITY = 0.5  # of masks on slices
