@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,15 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 def effective_overrides(overrides: Sequence[str]) -> list[str]:
     """Those of a run's overrides that change its config and are not free, each value as the config holds it."""
+    choices = tuple(o for o in overrides if o.split("=")[0] in ("data", "loss"))
+    return list(_effective(choices, tuple(filterfalse(is_free, overrides))))
 
+
+@cache  # a sweep asks for each of its seeds, before and after
+def _effective(choices: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[str, ...]:
     def plain(some: Sequence[str]) -> DictConfig | None:
         try:
-            config = compose(some)
+            config = compose([*choices, *some])
         except ConfigCompositionException:  # without optim=sps there is no optim.beta
             return None
         return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -41,7 +47,7 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
     whole = plain(overrides)
     assert whole is not None
     kept = list(overrides)
-    for override in filterfalse(is_free, overrides):
+    for override in overrides:
         without = [other for other in kept if other is not override]
         if plain(without) == whole:
             kept = without
@@ -52,7 +58,7 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
         is_value = key.split("@")[0] not in groups and not key.startswith("~")
         return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
 
-    return [normal(override) for override in kept if not is_free(override)]
+    return tuple(normal(override) for override in kept)
 
 
 def build(config: DictConfig, key: str, **arguments: Any) -> Any:
