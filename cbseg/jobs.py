@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, NoReturn
 
+import pytorch_lightning as pl
+
 log = logging.getLogger(__name__)
 
 _GRACE = 60  # seconds for a process to end by itself
@@ -43,7 +45,7 @@ def isolated(job: Callable[..., None], *arguments: Any, processes: int = 1) -> s
         context.Process(target=_child, args=(rank, port, job, arguments))  # type: ignore[attr-defined]
         for rank in range(processes)
     ]
-    before = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
     try:
         for child in children:
             child.start()
@@ -60,15 +62,30 @@ def isolated(job: Callable[..., None], *arguments: Any, processes: int = 1) -> s
             signal.signal(signal.SIGTERM, before)
 
 
+class StopAtOnce(pl.Callback):
+    """SIGTERM ends a run in good order; Lightning would first talk to other processes, which may be gone."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signal back from Lightning."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
+
+    on_test_start = on_fit_start
+
+
 def _child(rank: int, port: int | None, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to stop
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     if hasattr(signal, "SIGUSR2"):  # a cluster's launcher acts on it in the parent; a fork inherits its handler
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if port is not None:
         os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    job(*arguments)
+    try:
+        job(*arguments)
+    finally:  # a loader's workers would be waited for, and do not listen to SIGTERM
+        for worker in multiprocessing.active_children():
+            worker.kill()
 
 
 def _end_with_parent() -> None:
@@ -78,7 +95,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal's handler that ends the process in good order."""
     sys.exit(128 + number)
 
 

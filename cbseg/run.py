@@ -29,8 +29,8 @@ from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.errors import InputError
-from cbseg.jobs import isolated
+from cbseg.errors import InputError, check_whole
+from cbseg.jobs import StopAtOnce, isolated
 from cbseg.metrics import SCORES, Counts, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
 from cbseg.overlays import SliceRecorder
@@ -38,6 +38,7 @@ from cbseg.run_state import RunState
 from cbseg.sweep import Job, SweepReport, folder_of, print_plan
 from cbseg.tracking import (
     BEST,
+    ERROR,
     LAST,
     METRICS,
     BusyError,
@@ -94,12 +95,14 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     datamodule.setup()
     code = environment()
 
-    with lock(folder) if trainer.is_global_zero else nullcontext():
+    with lock(folder) if trainer.world_size == 1 else nullcontext():  # of several processes, the parent holds it
         if not config.rerun and is_finished(folder, config):
             log.info("%s: finished by another process", folder)
             return folder
         resumes = open_folder(folder, config) if trainer.is_global_zero else is_resumable(folder, config)
         last = state.resume() if resumes else None
+        if last is not None and trainer.is_global_zero:
+            state.repair()
         failed = True
         try:
             if config.logger and trainer.is_global_zero:
@@ -129,7 +132,8 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
             **code,
         }
         write_json(folder / METRICS, metrics)
-        (folder / LAST).unlink()
+        for leftover in (LAST, ERROR):
+            (folder / leftover).unlink(missing_ok=True)
     scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, "mae", "game"))
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
@@ -144,7 +148,7 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
     """
     selection = config.selection
     timer = Timer()
-    callbacks: list[pl.Callback] = [state, timer, SliceRecorder(folder / "slices", config.overlays)]
+    callbacks: list[pl.Callback] = [state, timer, StopAtOnce(), SliceRecorder(folder / "slices", config.overlays)]
     if config.logger:
         callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
     if config.trainer.enable_progress_bar:
@@ -179,10 +183,9 @@ def fit_and_test(
     elif last is not None:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
         timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
-    samples = len(datamodule.train_dataloader().sampler)  # type: ignore[arg-type]
-    if trainer.limit_train_batches is not None and isinstance(trainer.limit_train_batches, int):
+    samples = len(datamodule.train_dataloader().sampler) * trainer.world_size  # type: ignore[arg-type]
+    if isinstance(trainer.limit_train_batches, int):
         samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
-    seconds = timer.time_elapsed("train") - timer.time_elapsed("validate")
     checkpoint = torch.load(state.folder / BEST, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     trainer.test(module, datamodule=datamodule, verbose=False)
@@ -190,7 +193,7 @@ def fit_and_test(
         "val": {state.monitor: state.best[state.monitor]},
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,
-        "images_per_second": round(state.epochs * samples / seconds, 2),
+        "images_per_second": round(state.epochs * samples / state.seconds, 2),
         "seconds": round(timer.time_elapsed("train") + timer.time_elapsed("test"), 2),
     }
 
@@ -240,7 +243,8 @@ def _processes(config: DictConfig) -> int:
         return 1
     if devices in (-1, "auto"):
         return torch.cuda.device_count() or 1
-    return devices if isinstance(devices, int) and devices > 1 else 1
+    check_whole("trainer.devices", devices, least=1)
+    return int(devices)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -255,12 +259,25 @@ def _hydra_main(config: DictConfig) -> None:
         print_plan([Job(*job)])
     elif not sweep and _processes(config) == 1:
         run(*job)
-    elif reason := isolated(run_or_record, *job, processes=_processes(config)):
-        folder = folder_of(Job(*job))
-        if not failure(folder):
-            record_failure(folder, config, reason)
+    else:
+        _train_apart(Job(*job), _processes(config), sweep)
+
+
+def _train_apart(job: Job, processes: int, sweep: bool) -> None:
+    """Train a run in processes of its own."""
+    folder = folder_of(job)
+    try:
+        with lock(folder) if processes > 1 else nullcontext():
+            if not (folder / METRICS).is_file():
+                (folder / ERROR).unlink(missing_ok=True)
+            reason = isolated(run_or_record, *job, processes=processes)
+    except BusyError as error:
+        reason = str(error) if not sweep else ""
+        log.warning("%s", error)
+    if reason:
+        record_failure(folder, job.config, reason)
         if not sweep:
-            sys.exit(f"error: {folder}: {failure(folder)}")
+            sys.exit(f"error: {folder}: {failure(folder) or reason}")
 
 
 def _explained(error: ConfigCompositionException) -> str:

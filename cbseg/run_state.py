@@ -1,6 +1,7 @@
 """What a run keeps from epoch to epoch: its learning curves, its best weights, and all that it needs to go on."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ CURVES = "metrics.csv"
 class RunState(Checkpoint):
     """Writes ``metrics.csv``, ``best.ckpt`` and ``last.ckpt`` after each epoch, each whole or not at all.
 
-    A run that was killed goes on from ``last.ckpt``. What it repeats of the epoch in which it died, it repeats
-    exactly, ``best.ckpt`` included, as every random draw depends on seed and epoch alone.
+    A run that was killed goes on from ``last.ckpt``, which is written first and holds all that the others do. What it
+    repeats of the epoch in which it died, it repeats exactly, as every random draw depends on seed and epoch alone.
 
     Args:
         folder: The run's folder.
@@ -29,6 +30,7 @@ class RunState(Checkpoint):
         history: A row for each epoch: ``epoch`` (from 1), ``step``, and every logged average by its name.
         best: The selected epoch's row; the first of equals. A score that is NaN loses against every other.
         complete: Whether training is over, so that only the test remains.
+        seconds: Spent on training, without validation.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
@@ -36,11 +38,24 @@ class RunState(Checkpoint):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.complete = False
+        self.seconds = 0.0
+        self._begun = 0.0
 
     @property
     def epochs(self) -> int:
         """How many epochs are done."""
         return len(self.history)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Time the epoch's training from its first batch on, to its validation."""
+        if batch_idx == 0:
+            self._begun = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training paused."""
+        self.seconds += time.monotonic() - self._begun
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what the epoch gave; after all other callbacks, so that ``last.ckpt`` holds their states."""
@@ -48,10 +63,12 @@ class RunState(Checkpoint):
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **averages}
         self.history.append(row)
         self.complete = trainer.should_stop or self.epochs == trainer.max_epochs
-        if not self.best or self._value(row) > self._value(self.best):
+        improved = not self.best or self._value(row) > self._value(self.best)
+        if improved:
             self.best = row
-            self._save(trainer, BEST, weights_only=True)
         self._save(trainer, LAST, weights_only=False)
+        if improved:
+            self._save(trainer, BEST, weights_only=True)
         if trainer.is_global_zero:
             self.write_curves()
 
@@ -67,14 +84,23 @@ class RunState(Checkpoint):
         self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key])
         return path
 
+    def repair(self) -> None:
+        """Write what was not written of the last epoch, if the run was killed between ``last.ckpt`` and the rest."""
+        self.write_curves()
+        if self.best["epoch"] == self.epochs:
+            last = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+            part = self.folder / f"{BEST}.part"
+            torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
+            part.replace(self.folder / BEST)
+
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: goes into ``last.ckpt``."""
-        return {"history": self.history, "best": self.best, "complete": self.complete}
+        return {"history": self.history, "best": self.best, "complete": self.complete, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook: comes from ``last.ckpt``."""
         self.history, self.best = list(state_dict["history"]), state_dict["best"]
-        self.complete = state_dict["complete"]
+        self.complete, self.seconds = state_dict["complete"], state_dict["seconds"]
 
     def _value(self, row: dict[str, float]) -> float:
         score = row[self.monitor] * (1 if self.mode == "max" else -1)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import pandas as pd
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
@@ -122,10 +123,10 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Find the jobs, as Hydra's sweeper will; a dry run ends here."""
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        self.jobs = [_composed(some) for some in batch]
+        try:
+            self.jobs = _jobs(config)
+        except ConfigCompositionException:
+            return  # Hydra is about to say so
         if self.jobs[0].config.dry_run:
             print_plan(self.jobs)
             sys.exit()
@@ -160,6 +161,13 @@ class SweepReport(Callback):
 def _finished_at(folder: Path) -> float:
     """When a run was finished, seconds; 0 if it is not."""
     return (folder / METRICS).stat().st_mtime if (folder / METRICS).is_file() else 0.0
+
+
+def _jobs(sweep: DictConfig) -> list[Job]:
+    params = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*params, *sweep.hydra.overrides.task])
+    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [_composed(some) for some in batch]
 
 
 def _composed(overrides: Sequence[str]) -> Job:

@@ -114,7 +114,10 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 def is_resumable(folder: Path, config: DictConfig) -> bool:
     """Whether a folder holds an unfinished run of this config that finished an epoch at least."""
     begun = (folder / LAST).is_file() and not (folder / METRICS).is_file()
-    return begun and not config_differences(folder, config)
+    try:
+        return begun and not config_differences(folder, config)
+    except FileNotFoundError:  # another process of this run just moved it aside
+        return False
 
 
 class BusyError(RuntimeError):
@@ -136,8 +139,10 @@ def lock(folder: Path) -> Iterator[None]:
         file.acquire(timeout=_PATIENCE)
     except Timeout as error:
         raise BusyError(f"{folder}: another process trains this run") from error
-    with file:
+    try:
         yield
+    finally:
+        file.release()
 
 
 def open_folder(folder: Path, config: DictConfig) -> bool:
@@ -153,7 +158,8 @@ def open_folder(folder: Path, config: DictConfig) -> bool:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         save_config(folder, config)
-    (folder / ERROR).unlink(missing_ok=True)
+    for leftover in (folder / ERROR, *folder.glob("*.part")):
+        leftover.unlink(missing_ok=True)
     return resumes
 
 
@@ -166,9 +172,9 @@ def save_config(folder: Path, config: DictConfig) -> None:
 def record_failure(folder: Path, config: DictConfig, reason: str) -> None:
     """Leave ``error.txt``: why a run failed, with its whole traceback if there is one, and its config.
 
-    A finished run's folder is left as it is.
+    A finished run's folder is left as it is, and the first reason stays: what else fails follows from it.
     """
-    if (folder / METRICS).is_file():
+    if (folder / METRICS).is_file() or (folder / ERROR).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ERROR).write_text(f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config)}")

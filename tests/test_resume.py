@@ -1,12 +1,15 @@
 """Runs that were interrupted go on, and end as if nothing had happened."""
 
+import contextlib
 import json
 
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from cbseg.module import SegmentationModule
+from cbseg.run_state import RunState
 from cbseg.sweep import state_of
 from cbseg.tracking import BusyError, failure, lock, record_failure
 
@@ -58,6 +61,35 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
     pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
     assert not (folder / "last.ckpt").exists()
     assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(("name", "epoch"), [("best.ckpt", 1), ("best.ckpt", 2), ("metrics.csv", 5), ("last.ckpt", 3)])
+def test_a_kill_between_the_files_of_an_epoch_leaves_none_of_them_behind_the_others(
+    train, tmp_path, monkeypatch, name, epoch
+):
+    settings = ["loss=full", "trainer.max_epochs=5", "data.batch_size=3"]
+    undisturbed = train(*settings, f"runs={tmp_path / 'undisturbed'}")
+    real_save, real_curves = RunState._save, RunState.write_curves
+
+    def save(self, trainer, file, weights_only):
+        if file == name and self.epochs >= epoch:
+            raise Killed
+        real_save(self, trainer, file, weights_only)
+
+    def write_curves(self):
+        if name == "metrics.csv" and self.epochs == epoch:
+            raise Killed
+        real_curves(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "_save", save)
+        patch.setattr(RunState, "write_curves", write_curves)
+        with contextlib.suppress(Killed):  # the best epoch may lie before
+            train(*settings)
+    folder = train(*settings)
+    assert {key: metrics(folder)[key] for key in SAME} == {key: metrics(undisturbed)[key] for key in SAME}
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
+    assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] + 1 == metrics(folder)["best_epoch"]
 
 
 def test_a_run_that_finished_no_epoch_starts_anew_and_leaves_nothing_behind(train, monkeypatch):
