@@ -1,7 +1,6 @@
 """Work in processes of its own, so that what kills it kills nothing else."""
 
 import contextlib
-import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,8 +14,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-
-log = logging.getLogger(__name__)
 
 _GRACE = 60  # seconds for a process to end by itself
 

@@ -1,5 +1,6 @@
 """Pictures of slices: image, points, truth and prediction."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ def slice_arrays(data: SliceDataModule, index: int, prediction: Tensor) -> dict[
     }
 
 
+def chosen_slices(
+    data: SliceDataModule, indices: list[int], count: int, predictions: dict[int, Tensor]
+) -> Iterator[tuple[str, dict[str, Mask]]]:
+    """The name and arrays of those among ``count`` chosen slices (:func:`spread`) that a batch predicted."""
+    for index in sorted(spread(data, indices, count) & set(predictions)):
+        yield data.store.slices[index].name, slice_arrays(data, index, predictions[index])
+
+
 class SliceRecorder(pl.Callback):
     """Keeps a few infected test slices as arrays (``.npz``, see :func:`slice_arrays`) and pictures (``.png``).
 
@@ -98,8 +107,8 @@ class SliceRecorder(pl.Callback):
     ) -> None:
         """Record the batch's slices that were chosen."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for index in spread(data, data.split.test, self.count) & set(outputs["predictions"]):
-            self._record(data.store.slices[index].name, **slice_arrays(data, index, outputs["predictions"][index]))
+        for name, arrays in chosen_slices(data, data.split.test, self.count, outputs["predictions"]):
+            self._record(name, **arrays)
 
     def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -100,9 +100,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
             log.info("%s: finished by another process", folder)
             return folder
         resumes = open_folder(folder, config) if trainer.is_global_zero else is_resumable(folder, config)
-        last = state.resume() if resumes else None
-        if last is not None and trainer.is_global_zero:
-            state.repair()
+        last = state.resume(repair=trainer.is_global_zero) if resumes else None
         failed = True
         try:
             if config.logger and trainer.is_global_zero:

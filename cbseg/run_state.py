@@ -78,20 +78,22 @@ class RunState(Checkpoint):
         pd.DataFrame(self.history).to_csv(part, index=False)
         part.replace(self.folder / CURVES)
 
-    def resume(self) -> Path:
-        """Take over what ``last.ckpt`` knows, and give its path."""
-        path = self.folder / LAST
-        self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key])
-        return path
+    def resume(self, repair: bool) -> Path:
+        """Take over what ``last.ckpt`` knows, and give its path.
 
-    def repair(self) -> None:
-        """Write what was not written of the last epoch, if the run was killed between ``last.ckpt`` and the rest."""
-        self.write_curves()
-        if self.best["epoch"] == self.epochs:
-            last = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
-            part = self.folder / f"{BEST}.part"
-            torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
-            part.replace(self.folder / BEST)
+        Args:
+            repair: Whether to write what the other files lack, if the run was killed before they were written.
+        """
+        path = self.folder / LAST
+        last = torch.load(path, map_location="cpu", weights_only=True)
+        self.load_state_dict(last["callbacks"][self.state_key])
+        if repair:
+            self.write_curves()
+            if self.best["epoch"] == self.epochs:
+                part = self.folder / f"{BEST}.part"
+                torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
+                part.replace(self.folder / BEST)
+        return path
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: goes into ``last.ckpt``."""

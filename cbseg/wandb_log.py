@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import WandbLogger
 from scipy.ndimage import grey_dilation
 
 from cbseg.errors import InputError, check_choice
-from cbseg.overlays import Mask, slice_arrays, spread
+from cbseg.overlays import Mask, chosen_slices
 from cbseg.points import IGNORE
 
 log = logging.getLogger(__name__)
@@ -136,10 +136,8 @@ class ValidationOverlays(pl.Callback):
         if not isinstance(trainer.logger, WandbLogger) or (epoch % self.every and epoch != trainer.max_epochs):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for index in sorted(spread(data, data.split.val, self.count) & set(outputs["predictions"])):
-            self.images.append(
-                mask_image(data.store.slices[index].name, **slice_arrays(data, index, outputs["predictions"][index]))
-            )
+        for name, arrays in chosen_slices(data, data.split.val, self.count, outputs["predictions"]):
+            self.images.append(mask_image(name, **arrays))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what was collected."""

@@ -27,6 +27,9 @@ LEVEL = 4  # of GAME, as in the paper
 Runs = dict[str, tuple[Path, dict[str, Any]]]
 """Each loss's run folder and ``metrics.json``, in the order to show."""
 
+Slices = dict[str, dict[str, Any]]
+"""Each slice's arrays by loss."""
+
 
 def by_data(found: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], Runs]:
     """What to compare: of each data and settings, the run of each loss with the lowest seed.
@@ -40,7 +43,7 @@ def by_data(found: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], Runs]:
     return {key: {loss: runs[loss] for loss in titles(runs)} for key, runs in sorted(groups.items())}
 
 
-def common_slices(runs: Runs) -> dict[str, dict[str, Any]]:
+def common_slices(runs: Runs) -> Slices:
     """The slices that all runs recorded: name, then loss, then arrays; see :class:`cbseg.overlays.SliceRecorder`."""
     recorded = [{path.stem for path in (folder / "slices").glob("*.npz")} for folder, _ in runs.values()]
     return {
@@ -49,7 +52,7 @@ def common_slices(runs: Runs) -> dict[str, dict[str, Any]]:
     }
 
 
-def most_regions(slices: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+def most_regions(slices: Slices) -> tuple[str, dict[str, Any]]:
     """The slice whose truth has most regions, and its arrays by loss.
 
     Args:
@@ -58,7 +61,7 @@ def most_regions(slices: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]
     return max(slices.items(), key=lambda item: region_grid(next(iter(item[1].values()))["truth"], 0).sum())
 
 
-def annotation(data: str, slices: dict[str, dict[str, Any]]) -> Figure:
+def annotation(data: str, slices: Slices) -> Figure:
     """What full and point supervision label on the slice with most regions (paper, Figure 1).
 
     Args:
@@ -78,19 +81,14 @@ def annotation(data: str, slices: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def qualitative(data: str, runs: Runs) -> Figure | None:
+def qualitative(data: str, runs: Runs, slices: Slices) -> Figure:
     """One row a recorded slice: image, points, truth, and each loss's prediction.
 
     Args:
         data: For the title.
         runs: What to compare.
-
-    Returns:
-        The figure, or nothing if the runs recorded no slice in common.
+        slices: One or more that all of them recorded; see :func:`common_slices`.
     """
-    slices = common_slices(runs)
-    if not slices:
-        return None
     columns = 3 + len(runs)
     figure = Figure(figsize=(2 * columns, 2.1 * len(slices) + 0.6), layout="constrained")
     for axes, (name, by_loss) in zip(figure.subplots(len(slices), columns, squeeze=False), slices.items(), strict=True):
@@ -106,19 +104,14 @@ def qualitative(data: str, runs: Runs) -> Figure | None:
     return figure
 
 
-def counting(data: str, runs: Runs) -> Figure | None:
+def counting(data: str, runs: Runs, slices: Slices) -> Figure:
     """What the counts mean, on the recorded slice with most regions: numbered regions, and where GAME finds errors.
 
     Args:
         data: For the title.
         runs: What to compare.
-
-    Returns:
-        The figure, or nothing if the runs recorded no slice in common.
+        slices: One or more that all of them recorded; see :func:`common_slices`.
     """
-    slices = common_slices(runs)
-    if not slices:
-        return None
     name, by_loss = most_regions(slices)
     image, truth = (next(iter(by_loss.values()))[key] for key in ("image", "truth"))
     figure = Figure(figsize=(3.4 * (1 + len(runs)), 3.9), layout="constrained")
@@ -175,11 +168,13 @@ def write(runs: Path) -> list[str]:
     (runs / "figures").mkdir(exist_ok=True)
     lines = []
     for (data, settings), found in by_data(read_runs(runs)).items():
-        figures = {"": qualitative(data, found)}
-        if slices := common_slices(found):
+        slices = common_slices(found)
+        figures = {"": qualitative(data, found, slices) if slices else None}
+        if slices:
             figures["-annotation"] = annotation(data, slices)
         if counted := {loss: found[loss] for loss in PAPER_LOSSES["counting"] if loss in found}:
-            figures["-counting"] = counting(data, counted)
+            slices = common_slices(counted)
+            figures["-counting"] = counting(data, counted, slices) if slices else None
         for suffix, figure in figures.items():
             name = ",".join(filter(None, [data, settings])) + suffix
             if figure is None:

@@ -26,6 +26,7 @@ from PIL import Image
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
 from cbseg.overlays import COLOURS, paint
 from cbseg.points import IGNORE, find_regions
+from cbseg.run_state import CURVES as METRICS_CSV
 from cbseg.tracking import CONFIG, ERROR, METRICS, failure
 from experiments.figures import Runs, by_data, common_slices
 from experiments.table import MISSING
@@ -71,12 +72,12 @@ class Run:
     def curves(self) -> dict[str, dict[int, float]]:
         """``metrics.csv``: each score's value by epoch, from 1; empty if nothing was logged."""
         try:
-            logged = pd.read_csv(self.folder / "metrics.csv")
+            logged = pd.read_csv(self.folder / METRICS_CSV)
         except (FileNotFoundError, pd.errors.EmptyDataError):
             return {}
         numbers = logged.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
-        by_epoch = numbers.groupby("epoch").last().to_dict("series")
-        return {str(score): {int(k) + 1: x for k, x in column.items() if x == x} for score, column in by_epoch.items()}
+        by_epoch = numbers.set_index("epoch").to_dict("series")
+        return {str(score): {int(k): x for k, x in column.items() if x == x} for score, column in by_epoch.items()}
 
 
 def find_runs(runs: Path) -> list[Run]:

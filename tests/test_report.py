@@ -14,15 +14,13 @@ import pytest
 from PIL import Image
 
 from cbseg.overlays import CORRECT, FALSE, MISSED
+from cbseg.run_state import RunState
 from experiments import figures, report
 
 BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
-CURVES = """epoch,step,train/loss,train/point,val/dice,val/mae
-0,3,,,0.2,5.0
-0,3,0.9,0.9,,
-1,7,,,0.4,3.0
-1,7,0.5,0.5,,
-2,8,,,,
+CURVES = """epoch,step,val/dice,val/mae,train/loss,train/point
+1,3,0.2,5.0,0.9,0.9
+2,7,0.4,3.0,0.5,0.5
 """
 COUNTS = {"tp": 1, "fp": 1, "fn": 0, "tn": 2, "count_errors": [0] * 5, "slices": 1}
 
@@ -133,7 +131,7 @@ def test_a_run_that_neither_finished_nor_failed_is_unfinished_and_its_curves_are
     folder.mkdir(parents=True)
     (folder / "last.ckpt").touch()
     assert "covidA/pl/seed0 , 0 epochs so far" in plain(written(tmp_path))
-    (folder / "metrics.csv").write_text("\n".join(CURVES.splitlines()[:3]))
+    (folder / "metrics.csv").write_text("\n".join(CURVES.splitlines()[:2]))
     page = written(tmp_path)
     assert "covidA/pl/seed0 , 1 epoch so far" in plain(page)
     assert 'class="cross"' in page
@@ -221,8 +219,10 @@ def test_a_large_slice_is_embedded_small():
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (report.LONGEST_SIDE // 2, report.LONGEST_SIDE)
 
 
-def test_curves_join_a_csvs_sparse_rows_by_epoch(tmp_path, finished):
-    finished(pictures=False)
+def test_curves_count_epochs_as_runs_write_them(tmp_path, finished):
+    state = RunState(finished(pictures=False), "val/dice", "max")
+    state.history = [{"epoch": 1, "val/dice": 0.2, "train/loss": 0.9}, {"epoch": 2, "val/dice": 0.4, "train/loss": 0.5}]
+    state.write_curves()
     (run,) = report.find_runs(tmp_path)
     assert run.curves["val/dice"] == {1: 0.2, 2: 0.4}
     assert run.curves["train/loss"] == {1: 0.9, 2: 0.5}
@@ -230,7 +230,7 @@ def test_curves_join_a_csvs_sparse_rows_by_epoch(tmp_path, finished):
 
 def test_values_that_are_not_finite_are_left_out_of_curves(tmp_path, finished):
     folder = finished(pictures=False)
-    (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,1,inf\n1,2,nan\n2,3,0.5\n")
+    (folder / "metrics.csv").write_text("epoch,step,train/loss\n1,1,inf\n2,2,nan\n3,3,0.5\n")
     (run,) = report.find_runs(tmp_path)
     assert run.curves["train/loss"] == {3: 0.5}
     assert "<polyline" in written(tmp_path)
