@@ -41,6 +41,7 @@ class SegmentationModule(pl.LightningModule):
 
     Attributes:
         test_counts: After testing, each slice's raw counts by its index in the store.
+        test_stage: What the next test's scores are logged under.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SegmentationModule(pl.LightningModule):
         self.num_classes, self.seed = num_classes, seed
         self.scores = MetricCollection([SegmentationScores(num_classes), CountingScores()])
         self.test_counts: dict[int, Counts] = {}
+        self.test_stage = "test"
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""
@@ -98,6 +100,10 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores("val", self.scores.compute())
         self.scores.reset()
 
+    def on_test_epoch_start(self) -> None:
+        """Forget what an earlier test counted."""
+        self.test_counts = {}
+
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Count each slice apart, and give the predicted masks by index, for pictures."""
         predictions = self._predict(batch)
@@ -106,12 +112,12 @@ class SegmentationModule(pl.LightningModule):
         return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:
-        """Gather what other processes counted, and log the dataset-level scores as ``test/dice`` and so on."""
+        """Gather what other processes counted, and log the dataset-level scores, as ``test/dice`` and so on."""
         if self.trainer.world_size > 1:
             gathered: list[dict[int, Counts]] = [{}] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.test_counts)
             self.test_counts = {index: counts for part in gathered for index, counts in part.items()}
-        self._log_scores("test", reduce(add, self.test_counts.values()).scores())
+        self._log_scores(self.test_stage, reduce(add, self.test_counts.values()).scores())
 
     def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
         """Each slice's predicted mask at its native size, by its index in the store."""

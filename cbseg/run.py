@@ -30,6 +30,7 @@ from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError, check_whole
+from cbseg.hardware import fast_precision, keep_freed_memory
 from cbseg.jobs import StopAtOnce, isolated
 from cbseg.metrics import SCORES, Counts, undefined_scores
 from cbseg.module import NonFiniteLossError, SegmentationModule
@@ -82,6 +83,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
         return folder
 
+    keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
     net, optimizer = build(config.model, "model"), build(config.optim, "optim")
@@ -123,8 +125,8 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
             "seed": config.seed,
             "settings": settings,
             "status": "finished",
-            **test_scores(module.test_counts, datamodule.store.slices),
             **training,
+            "precision": str(trainer.precision),
             "split": {name: len(part) for name, part in datamodule.split._asdict().items()},
             "dataset": datamodule.store.statistics(),
             **code,
@@ -155,10 +157,15 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
         callbacks.append(
             EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience, check_finite=False)
         )
-    # the processes of several devices are ours (cbseg.jobs), on a cluster too
-    plugins = [LightningEnvironment()]
+    precision = config.trainer.precision
     trainer = build(
-        config.trainer, "trainer", callbacks=callbacks, plugins=plugins, logger=False, default_root_dir=folder
+        config.trainer,
+        "trainer",
+        callbacks=callbacks,
+        precision=fast_precision(config.trainer.accelerator) if precision == "auto" else precision,
+        plugins=[LightningEnvironment()],  # the processes of several devices are ours (cbseg.jobs), on a cluster too
+        logger=False,
+        default_root_dir=folder,
     )
     return trainer, timer
 
@@ -171,10 +178,11 @@ def fit_and_test(
     timer: Timer,
     last: Path | None,
 ) -> dict[str, Any]:
-    """Fit, from ``last`` on if it is given, then read the test set once with the selected epoch's weights.
+    """Fit, from ``last`` on if it is given, then test: the last epoch's weights, and the selected epoch's.
 
     Returns:
-        What ``metrics.json`` says of the training: the selected epoch (from 1), its validation score, and the speed.
+        What ``metrics.json`` says of the test set and of the training: the selected epoch (from 1), its validation
+        score, and the speed.
     """
     if not state.complete:
         trainer.fit(module, datamodule=datamodule, ckpt_path=last)
@@ -184,10 +192,13 @@ def fit_and_test(
     samples = len(datamodule.train_dataloader().sampler) * trainer.world_size  # type: ignore[arg-type]
     if isinstance(trainer.limit_train_batches, int):
         samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
-    checkpoint = torch.load(state.folder / BEST, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    trainer.test(module, datamodule=datamodule, verbose=False)
+    last_epoch, selected = (
+        test(trainer, module, datamodule, state.folder / weights, stage)
+        for weights, stage in ((LAST, "last"), (BEST, "test"))
+    )
     return {
+        **selected,
+        "last": last_epoch,
         "val": {state.monitor: state.best[state.monitor]},
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,
@@ -196,11 +207,16 @@ def fit_and_test(
     }
 
 
-def test_scores(counts: dict[int, Counts], slices: Sequence[Any]) -> dict[str, Any]:
-    """What ``metrics.json`` says of the test set: scores, why some are undefined, raw counts overall and by scan."""
+def test(
+    trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path, stage: str
+) -> dict[str, Any]:
+    """Read the test set once with these weights: scores, why some are undefined, raw counts overall and by scan."""
+    module.test_stage = stage
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    trainer.test(module, datamodule=datamodule, verbose=False)
     scans: dict[str, Counts] = {}
-    for index, count in counts.items():
-        scan = slices[index].scan
+    for index, count in module.test_counts.items():
+        scan = datamodule.store.slices[index].scan
         scans[scan] = scans[scan] + count if scan in scans else count
     total = reduce(add, scans.values())
     return {

@@ -35,6 +35,32 @@ def published(slices: Sequence[SliceInfo], val: int) -> Split:
     return Split(train[:-val], train[-val:], test)
 
 
+def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
+    """Cross-validation within the publisher's training set, so that choices are made without its test set.
+
+    The training slices are dealt to the folds in turn. One fold's validate, and test too; the others train. A selected
+    epoch's scores are then too good, as it was selected by the same slices: compare the last epoch's.
+
+    Args:
+        slices: Those of the publisher's training set are told by their subset; others take no part.
+        folds: How many.
+        fold: Which one to hold out, from 0.
+
+    Raises:
+        InputError: If there are not that many folds, or more folds than training slices.
+    """
+    check_whole("data.split.folds", folds, least=2)
+    check_whole("data.split.fold", fold, least=0)
+    train = [i for i, item in enumerate(slices) if item.subset == "train"]
+    if fold >= folds or folds > len(train):
+        raise InputError(
+            f"data.split.fold={fold} of data.split.folds={folds}, {len(train)} training slices: "
+            "folds are numbered from 0, and each needs a slice"
+        )
+    held_out = train[fold::folds]
+    return Split([i for i in train if i not in held_out], held_out, held_out)
+
+
 def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int) -> Split:
     """Whole scans in the order of their numbers: the first train, the next validate, the next test (``sep``).
 
