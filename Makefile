@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs=demo/runs store=demo/store
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint tables compare figures report bench clean
+.PHONY: help setup demo test lint tables compare figures report bench profile clean
 
 help:  ## print this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -47,6 +47,9 @@ report: setup  ## one page of everything in runs/: runs/report.html
 
 bench: setup  ## measure what things cost, beside plain baselines
 	$(BIN)/python -m experiments.bench
+
+profile: setup  ## where the time of a training step goes, plain and ours
+	$(BIN)/python -m experiments.profile
 
 clean:  ## remove .venv, caches and the demo; keep runs/, store/ and data/
 	rm -rf .venv demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

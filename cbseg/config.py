@@ -93,6 +93,8 @@ def check_settings(config: DictConfig) -> None:
     """
     check_whole("seed", config.seed, least=0)
     check_whole("overlays", config.overlays, least=0)
+    if not isinstance(config.compile, bool):
+        raise InputError(f"compile={config.compile}: give true or false")
     check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
     check_whole("model.num_classes", config.model.num_classes, least=2)
     if config.selection.patience is not None:

@@ -1,9 +1,11 @@
-"""What a run asks of the machine: how memory is reused, and in which precision its processor is fast."""
+"""What a run asks of the machine: to reuse memory, the precision in which it is fast, and compiled networks."""
 
 import ctypes
 import sys
+from typing import Literal
 
 import torch
+from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt's names for its parameters (malloc.h)
 
@@ -21,7 +23,7 @@ def keep_freed_memory() -> None:
             mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def fast_precision(accelerator: str = "auto") -> str:
+def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"]:
     """Lightning's name of the fastest precision that trains as well as single precision.
 
     Args:
@@ -35,3 +37,12 @@ def fast_precision(accelerator: str = "auto") -> str:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
+
+
+def compile_network(net: nn.Module) -> None:
+    """Compile a network in place, its parameters' names unchanged; what cannot be compiled here runs as it is.
+
+    That is so on a machine without a compiler (on a CPU, of C++), and with networks that torch.compile cannot follow.
+    """
+    torch._dynamo.config.suppress_errors = True
+    net.compile()

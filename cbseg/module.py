@@ -11,12 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from cbseg.finite import FiniteLossWatch
 from cbseg.metrics import CountingScores, Counts, SegmentationScores
 from cbseg.seeds import derived_seed
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the message names the epoch, the terms and the batch's slices."""
 
 
 def predict_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -55,6 +52,7 @@ class SegmentationModule(pl.LightningModule):
         super().__init__()
         self.net, self.loss = net, loss
         self.optimizer = optimizer
+        self.watch = FiniteLossWatch()
         self.num_classes, self.seed = num_classes, seed
         self.scores = MetricCollection([SegmentationScores(num_classes), CountingScores()])
         self.test_counts: dict[int, Counts] = {}
@@ -72,21 +70,19 @@ class SegmentationModule(pl.LightningModule):
         """One step of Alg. 1.
 
         Raises:
-            NonFiniteLossError: If the loss is not finite, before it reaches the weights.
+            NonFiniteLossError: If the loss is not finite, on a CPU before it reaches the weights.
         """
         step = f"epoch {self.current_epoch}, batch {batch_idx}, process {self.global_rank}"
         generator = torch.manual_seed(derived_seed(self.seed, step))  # of dropout too
         terms: dict[str, Tensor] = self.loss(self.net, batch, generator)
-        if not terms["loss"].isfinite():
-            values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
-            raise NonFiniteLossError(
-                f"the loss is not finite in epoch {self.current_epoch + 1} ({values}), on the slices "
-                f"{', '.join(batch['name'])}. best.ckpt in the run's folder holds the best weights so far, "
-                "if an epoch was finished; look at these slices, lower optim.lr or set trainer.precision=32-true"
-            )
+        self.watch.add(terms, self.current_epoch + 1, batch["name"])
         averages = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(averages, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return terms["loss"]
+
+    def on_validation_epoch_start(self) -> None:
+        """See the last steps' losses before anything is made of the weights."""
+        self.watch.look(wait=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score a batch of slices, each at its native size, and give the predicted masks by index, for pictures."""
@@ -120,11 +116,14 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores(self.test_stage, reduce(add, self.test_counts.values()).scores())
 
     def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
-        """Each slice's predicted mask at its native size, by its index in the store."""
-        return {
-            index: predict_mask(logits, mask.shape)
-            for index, logits, mask in zip(batch["index"], self(batch["image"]), batch["mask"], strict=True)
-        }
+        """Each slice's predicted mask at its native size, on the CPU as the true one, by its index in the store."""
+        masks = [
+            predict_mask(logits, mask.shape).to(mask.dtype).to("cpu", non_blocking=True)
+            for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True)
+        ]
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # once a batch
+        return dict(zip(batch["index"], masks, strict=True))
 
     def _log_scores(self, stage: str, scores: dict[str, Tensor]) -> None:
         self.log_dict({f"{stage}/{name}": score.float() for name, score in scores.items()})

@@ -30,10 +30,11 @@ from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError, check_whole
-from cbseg.hardware import fast_precision, keep_freed_memory
+from cbseg.finite import NonFiniteLossError
+from cbseg.hardware import compile_network, fast_precision, keep_freed_memory
 from cbseg.jobs import StopAtOnce, isolated
 from cbseg.metrics import SCORES, Counts, undefined_scores
-from cbseg.module import NonFiniteLossError, SegmentationModule
+from cbseg.module import SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.run_state import RunState
 from cbseg.sweep import Job, SweepReport, folder_of, print_plan
@@ -87,6 +88,8 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     pl.seed_everything(config.seed, workers=True, verbose=False)
     criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
     net, optimizer = build(config.model, "model"), build(config.optim, "optim")
+    if config.compile:
+        compile_network(net)
     module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
     try:
         module.configure_optimizers()
@@ -192,13 +195,12 @@ def fit_and_test(
     samples = len(datamodule.train_dataloader().sampler) * trainer.world_size  # type: ignore[arg-type]
     if isinstance(trainer.limit_train_batches, int):
         samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
-    last_epoch, selected = (
-        test(trainer, module, datamodule, state.folder / weights, stage)
-        for weights, stage in ((LAST, "last"), (BEST, "test"))
-    )
+    last_is_best = state.best["epoch"] == state.epochs
+    last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder / LAST, "last")
+    selected = test(trainer, module, datamodule, state.folder / BEST, "test")
     return {
         **selected,
-        "last": last_epoch,
+        "last": last_epoch or selected,
         "val": {state.monitor: state.best[state.monitor]},
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,

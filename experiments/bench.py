@@ -4,152 +4,75 @@ Speeds are compared with a plain baseline in the same run; alone they say more a
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
-import resource
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import gaussian_filter
-from torch import Tensor
+from tabulate import tabulate
 
-from cbseg.data.annotate import PointAnnotator
-from cbseg.data.datamodule import TrainingSet
-from cbseg.data.scans import SliceData
-from cbseg.data.store import SliceStore, prepare
-from cbseg.losses.lcfcn import lcfcn_loss
-from cbseg.points import IGNORE
+from cbseg.hardware import fast_precision
 from cbseg.tracking import environment, write_json
-from tests.lcfcn_oracle import lcfcn_oracle
+from experiments.benchmarks.lcfcn import bench_lcfcn
+from experiments.benchmarks.store import bench_store
+from experiments.benchmarks.training import BATCH, GPU, SIZE, STEPS, WARM_UP, flops_per_image, matrix_rate, ours, plain
 
-SCANS, SLICES, NATIVE, SIZE = 20, 176, 512, 352  # COVID-19-C: 20 scans, 3,520 slices
-
-
-@dataclass(frozen=True)
-class NoiseScan:
-    """A scan of smooth noise with one infected region a slice; as large as a real one."""
-
-    name: str
-    subset: str = ""
-    settings: str = ""
-    files: tuple[Path, ...] = ()
-
-    def read(self) -> Iterator[SliceData]:
-        """The slices."""
-        rng = np.random.default_rng(int(self.name))
-        noise = gaussian_filter(rng.normal(size=(NATIVE, NATIVE)), 3)
-        image = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
-        mask: NDArray[np.uint8] = np.zeros((NATIVE, NATIVE), np.uint8)
-        mask[200:240, 150:200] = 1
-        for k in range(SLICES):
-            yield SliceData(f"{self.name}-{k:03d}", np.roll(image, k, 0), np.roll(mask, k, 0))
+LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "lcfcn", "cb_lcfcn")
+PARTS = ("store", "training", "lcfcn")
 
 
-def bench_store(folder: Path) -> dict[str, float]:
-    """Build a store of COVID-19-C's size, then read its training slices in random order.
+def apart(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """Measure in a new process, so that memory that one measurement leaves does not help or burden the next."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
 
-    The baseline reads and resizes a PNG picture and its mask a slice, as the authors' code does.
+
+def bench_training(folder: Path, losses: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Each loss's training and testing speed, plain and ours, and the share of the processor's matrix rate used.
+
+    A TFLOP counts the network's multiplications and additions alone, forward and backward.
     """
-    started = time.perf_counter()
-    store = SliceStore(prepare([NoiseScan(str(k)) for k in range(SCANS)], (SIZE, SIZE), folder, "bench"))
-    built = time.perf_counter() - started
-    annotate = PointAnnotator("distance_transform", 1, True, "background", num_classes=2)
-    training = TrainingSet(store, range(0, len(store.slices), 2), annotate)
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0)).tolist()
-    before = _resident()
-    ours = _seconds(lambda k: training[k], order) / len(order)
-    grown = _resident() - before
+    native = torch.bfloat16 if fast_precision() == "bf16-mixed" else torch.float32
+    rate = apart(matrix_rate, native)
+    rows = {}
+    for loss in losses:
+        ours_now, plainly = apart(ours, loss, folder), apart(plain, loss)
+        achieved = ours_now["images"] * flops_per_image(loss)
+        rows[loss] = {
+            "plain, images/s": plainly["images"],
+            "ours, images/s": ours_now["images"],
+            "ratio": ours_now["images"] / plainly["images"],
+            "TFLOP/s": achieved / 1e12,
+            "of the matrix rate, %": 100 * achieved / rate,
+            "plain, MiB": plainly["memory"],
+            "ours, MiB": ours_now["memory"],
+            "plain, tested/s": plainly["tested"],
+            "ours, tested/s": ours_now["tested"],
+            "ratio tested": ours_now["tested"] / plainly["tested"],
+        }
+    for row in rows.values():
+        row["of PL's speed, %"] = 100 * row["ours, images/s"] / rows["pl"]["ours, images/s"] if "pl" in rows else 100
+    return rows
 
-    item = next(NoiseScan("0").read())
-    Image.fromarray(item.image).save(folder / "image.png")
-    Image.fromarray(item.mask).save(folder / "mask.png")
 
-    def plain(_: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        with Image.open(folder / "image.png") as image, Image.open(folder / "mask.png") as mask:
-            return np.asarray(image.resize((SIZE, SIZE))), np.asarray(mask.resize((SIZE, SIZE), 0))
-
-    baseline = _seconds(plain, list(range(100))) / 100
+def machine() -> dict[str, Any]:
+    """The processor, its threads, and how training was measured."""
     return {
-        "slices in the store": len(store.slices),
-        "seconds to build it": built,
-        "training slices a second": 1 / ours,
-        "plain PNG slices a second": 1 / baseline,
-        "ratio": baseline / ours,
-        "anonymous memory grown by reading, MiB": grown,
-        "own memory after it, libraries included, MiB": _resident(),
-        "peak resident memory, mapped files included, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "processor": torch.cuda.get_device_name() if GPU else _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": fast_precision(),
+        "batch_size": BATCH,
+        "image_size": SIZE,
+        "steps": STEPS,
+        "warm_up_steps": WARM_UP,
     }
-
-
-def bench_lcfcn(repeats: int = 10) -> dict[str, float]:
-    """LCFCN forward and backward on a batch of 8, against its formulas taken word for word, in milliseconds an image.
-
-    The best of several repeats, as others may use the machine. The predictions are those of a half-trained network:
-    blobs around the regions, some merged, and false ones.
-    """
-    results: dict[str, float] = {}
-    for regions in (1, 8, 32):
-        logits, points = half_trained(8, regions, np.random.default_rng(regions))
-        ours, words = (_gradient(loss, logits, points) for loss in (lcfcn_loss, lcfcn_words))
-        assert torch.allclose(ours, words, rtol=1e-5, atol=1e-5), "LCFCN differs from its formulas"
-        ours_ms, words_ms = (_best_ms(loss, logits, points, repeats) for loss in (lcfcn_loss, lcfcn_words))
-        title = f"{regions} region{'s' if regions > 1 else ''}"
-        results |= {f"{title}, ms": ours_ms, f"{title}, word for word, ms": words_ms}
-        results[f"{title}, ratio"] = words_ms / ours_ms
-    return results
-
-
-def _gradient(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, points: Tensor) -> Tensor:
-    leaf = logits.detach().requires_grad_()
-    return torch.autograd.grad(loss(leaf, points), leaf)[0]
-
-
-def _best_ms(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, points: Tensor, repeats: int) -> float:
-    return 1000 / len(logits) * min(_seconds(lambda _: _gradient(loss, logits, points), [k]) for k in range(repeats))
-
-
-def lcfcn_words(logits: Tensor, points: Tensor) -> Tensor:
-    """The literal LCFCN loss that the tests use."""
-    return torch.stack(list(lcfcn_oracle(logits, points).values())).sum()
-
-
-def half_trained(images: int, regions: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Logits (B, 2, 352, 352) with a blob about each of the regions' points and smooth noise, and the points."""
-    rows, columns = np.mgrid[:SIZE, :SIZE]
-    logits, points = torch.zeros(images, 2, SIZE, SIZE), torch.full((images, SIZE, SIZE), IGNORE, dtype=torch.uint8)
-    for k in range(images):
-        noise = gaussian_filter(rng.normal(size=(SIZE, SIZE)), 5)
-        log_odds = 1.5 * noise / noise.std() - 4
-        for row, column in rng.integers(20, SIZE - 20, (regions, 2)):
-            distance = np.hypot(rows - row, columns - column)
-            log_odds += 8 * np.exp(-((distance / rng.uniform(8, 16)) ** 2))
-            points[k, row, column] = 1
-        logits[k, 1] = torch.from_numpy(log_odds)
-    return logits, points
-
-
-def _seconds(read: Any, order: list[int]) -> float:
-    started = time.perf_counter()
-    for k in order:
-        read(k)
-    return time.perf_counter() - started
-
-
-def _resident() -> float:
-    """This process's own memory, MiB, without the pages of mapped files, which the system takes back at will."""
-    status = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
-    lines = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
-    return int(lines[0]) / 1024 if lines else float("nan")
 
 
 def _processor() -> str:
@@ -162,19 +85,37 @@ def _processor() -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Measure what things cost.")
+    parser = argparse.ArgumentParser(description="Measure what things cost, beside plain baselines.")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="measure these parts alone")
+    parser.add_argument("--losses", choices=LOSSES, nargs="+", default=LOSSES, help="train with these alone")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
-    out = parser.parse_args().out
+    arguments = parser.parse_args()
+    described = machine()
+    print(", ".join(f"{key} {value}" for key, value in described.items()), f"torch {torch.__version__}", sep=", ")
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        results = {"store": bench_store(Path(folder)), "lcfcn": bench_lcfcn()}
-    machine = {"processor": _processor(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"machine": machine, **environment(), "results": results})
-    print(f"{machine['processor']}, {machine['cpus']} CPUs, torch {torch.__version__}")
-    for name, rows in results.items():
-        for what, value in rows.items():
-            print(f"{name:8} {what:50} {value:10.2f}")
-    sys.stdout.flush()
+        if "store" in arguments.only:
+            results["store"] = apart(bench_store, Path(folder))
+            show("Reading prepared slices", results["store"])
+        if "training" in arguments.only:
+            results["training"] = bench_training(Path(folder), tuple(arguments.losses))
+            show("Training and testing", results["training"])
+        if "lcfcn" in arguments.only:
+            results["lcfcn"] = apart(bench_lcfcn)
+            show("LCFCN alone, forward and backward", results["lcfcn"])
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, {"machine": described, **environment(), "results": results})
+    print(f"\n{arguments.out}")
+
+
+def show(title: str, rows: dict[str, Any]) -> None:
+    """Print a part's results: a line each, or a column for each loss."""
+    first = next(iter(rows.values()))
+    table = (
+        [[what, *(row[what] for row in rows.values())] for what in first] if isinstance(first, dict) else rows.items()
+    )
+    headers = ["", *rows] if isinstance(first, dict) else ["", ""]
+    print(f"\n{title}\n{tabulate(table, headers, floatfmt=',.2f')}", flush=True)
 
 
 if __name__ == "__main__":

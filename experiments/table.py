@@ -37,13 +37,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: a file name, what it shows, and its cells by row and column."""
+    """One table: a file name, what it shows, its cells by row and column, and whether to show the paper's numbers."""
 
     name: str
     caption: str
     index: str
     rows: dict[str, dict[str, Cell]]
     digits: int
+    with_paper: bool = True
 
     @property
     def seeds(self) -> dict[str, set[int]]:
@@ -78,7 +79,8 @@ class Table:
 
         def text(cell: Cell) -> str:
             ours = shown(cell.mean) if cell.sd is None else f"{shown(cell.mean)} ± {shown(cell.sd)}"
-            return f"{bold(ours) if cell.best else ours} ({shown(cell.paper)})"
+            marked = bold(ours) if cell.best else ours
+            return f"{marked} ({shown(cell.paper)})" if self.with_paper else marked
 
         frame = pd.DataFrame.from_dict(self.rows, orient="index").map(text).rename_axis(self.index)
         if len({len(seeds) for seeds in self.seeds.values() if seeds}) > 1:

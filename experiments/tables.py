@@ -1,6 +1,7 @@
 """The paper's tables from run folders, each number beside the paper's.
 
-``python -m experiments.tables runs`` prints Markdown and writes it, CSV and LaTeX to ``runs/tables``.
+``python -m experiments.tables runs`` prints Markdown and writes it, CSV and LaTeX to ``runs/tables``; with ``--last``,
+the scores of the last epoch's weights instead of the selected ones', to ``runs/tables/last``.
 """
 
 import argparse
@@ -138,24 +139,34 @@ def tables(runs: list[dict[str, Any]]) -> list[Table]:
     return shown
 
 
-def write(runs: Path) -> str:
+def write(runs: Path, last: bool = False) -> str:
     """Write every setting's tables below ``<runs>/tables`` and give them in Markdown.
+
+    Args:
+        runs: Where the runs are.
+        last: Whether to show the last epoch's scores, below ``<runs>/tables/last``.
 
     Raises:
         SystemExit: If there is no finished run.
     """
     found = list(read_runs(runs).values())
+    parent, weights = runs / "tables", ""
+    if last:
+        found = [run | run["last"] for run in found if "last" in run]
+        if not found:
+            sys.exit(f"{runs}: no run in it tested its last epoch; rerun=true runs them again")
+        parent, weights = parent / "last", "; weights of the last epoch"
     sections = []
     for settings in sorted({run["settings"] for run in found}):
-        folder = runs / "tables" / (settings or "defaults")
+        folder = parent / (settings or "defaults")
         folder.mkdir(parents=True, exist_ok=True)
-        sections.append(f"# Settings: {settings or 'the defaults'}")
+        sections.append(f"# Settings: {settings or 'the defaults'}{weights}")
         for table in tables([run for run in found if run["settings"] == settings]):
             sections.append(table.markdown())
             table.numbers().to_csv(folder / f"{table.name}.csv")
             (folder / f"{table.name}.tex").write_text(table.latex())
     markdown = "\n\n".join(sections) + "\n"
-    (runs / "tables" / "tables.md").write_text(markdown)
+    (parent / "tables.md").write_text(markdown)
     return markdown
 
 
@@ -163,9 +174,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="The paper's tables from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    runs = parser.parse_args().runs
-    print(write(runs))
-    print(f"Markdown, CSV and LaTeX are in {runs / 'tables'}")
+    parser.add_argument(
+        "--last", action="store_true", help="scores of the last epoch's weights, not the selected ones'"
+    )
+    arguments = parser.parse_args()
+    print(write(arguments.runs, arguments.last))
+    print(f"Markdown, CSV and LaTeX are in {arguments.runs / 'tables' / ('last' if arguments.last else '')}")
 
 
 if __name__ == "__main__":

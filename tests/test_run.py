@@ -16,9 +16,9 @@ from skimage.measure import label
 from cbseg import run as run_module
 from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
+from cbseg.finite import NonFiniteLossError
 from cbseg.losses.point import PointLoss
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts
-from cbseg.module import NonFiniteLossError
 
 
 def metrics(folder):
@@ -101,7 +101,7 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit_and_another_seed_differs(t
     assert first["counts"] != other["counts"]
 
 
-def test_the_test_set_is_read_once_with_the_selected_weights(train, monkeypatch):
+def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(train, monkeypatch):
     read = []
     real = run_module.SegmentationModule.test_step
 
@@ -112,13 +112,31 @@ def test_the_test_set_is_read_once_with_the_selected_weights(train, monkeypatch)
 
     weights = []
     monkeypatch.setattr(run_module.SegmentationModule, "test_step", test_step)
-    folder = train("loss=full", "trainer.max_epochs=6")
-    assert sorted(read) == list(range(8, 16))
+    folder = train("loss=full", "trainer.max_epochs=6", "trainer.precision=32-true")
+    found = metrics(folder)
+    assert found["best_epoch"] < 6
+    assert read == 2 * list(range(8, 16))
     best = torch.load(folder / "best.ckpt", weights_only=True)
-    assert best["epoch"] + 1 == metrics(folder)["best_epoch"]
-    assert all(torch.equal(weights[0][name], p) for name, p in best["state_dict"].items())
+    assert best["epoch"] + 1 == found["best_epoch"]
+    same = [all(torch.equal(read[name], p) for name, p in best["state_dict"].items()) for read in weights]
+    assert same == [False] * (len(same) // 2) + [True] * (len(same) // 2)
     scores = log_of(folder)["val/dice"]
-    assert metrics(folder)["best_epoch"] == 1 + scores.index(max(scores))
+    assert found["best_epoch"] == 1 + scores.index(max(scores))
+    assert set(found["last"]) == {"test", "undefined", "counts", "scans"}
+    assert found["last"]["counts"]["slices"] == 8
+
+
+def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
+    read = []
+    real = run_module.SegmentationModule.test_step
+    monkeypatch.setattr(
+        run_module.SegmentationModule,
+        "test_step",
+        lambda self, batch, k: read.extend(batch["index"]) or real(self, batch, k),
+    )
+    found = metrics(train("loss=full", "trainer.max_epochs=1"))
+    assert read == list(range(8, 16))
+    assert found["last"]["test"] == found["test"]
 
 
 def test_patience_stops_early(train):

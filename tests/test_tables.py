@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from experiments import figures, tables
+from experiments.ablation import ablation
 
 
 def finished(runs, data, loss, seed, dice, settings="", **scores):
@@ -15,7 +16,9 @@ def finished(runs, data, loss, seed, dice, settings="", **scores):
     test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5} | scores
     statistics = {"cases": 98, "slices": 98, "slices_with_infections": 98, "infected_regions": 779}
     run = {"data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "dataset": statistics}
+    run["last"] = {"test": test | {"dice": dice - 0.1}}
     (folder / "metrics.json").write_text(json.dumps(run))
+    return folder
 
 
 def test_table_2_shows_mean_and_sd_over_seeds_beside_the_papers_and_dashes_for_what_is_missing(tmp_path):
@@ -171,3 +174,37 @@ def test_the_papers_numbers_are_those_of_the_paper(shared):
         assert {loss: rows[loss] for loss in tables.PAPER_LOSSES["segmentation"]} == theirs["segmentation"][data]
     for data, rows in tables.PAPER["counting"].items():
         assert {loss: rows[loss] for loss in tables.PAPER_LOSSES["counting"]} == theirs["counting"][data]
+
+
+def test_the_last_epochs_scores_have_tables_of_their_own(tmp_path):
+    finished(tmp_path, "covidA", "pl", 0, 0.6)
+    assert "| Point loss (PL)    | 0.60 (0.54)" in tables.write(tmp_path)
+    markdown = tables.write(tmp_path, last=True)
+    assert "# Settings: the defaults; weights of the last epoch" in markdown
+    assert "| Point loss (PL)    | 0.50 (0.54)" in markdown
+    assert (tmp_path / "tables/last/defaults/table2.csv").is_file()
+    assert "0.60" in (tmp_path / "tables/tables.md").read_text()
+
+
+def test_runs_that_did_not_test_their_last_epoch_are_left_out_or_refused(tmp_path):
+    folder = finished(tmp_path, "covidA", "pl", 0, 0.6)
+    run = json.loads((folder / "metrics.json").read_text())
+    del run["last"]
+    (folder / "metrics.json").write_text(json.dumps(run))
+    with pytest.raises(SystemExit, match="tested its last epoch"):
+        tables.write(tmp_path, last=True)
+
+
+def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_path):
+    for loss, seed, weight, dice in [("pl", 0, None, 0.3), ("cb_flip", 0, 1.0, 0.5), ("cb_flip", 1, 1.0, 0.7),
+                                     ("cb_flip", 0, 3.0, 0.8)]:  # fmt: skip
+        folder = finished(tmp_path, "covidA", loss, seed, dice, "" if weight != 3.0 else "loss.weight=3.0")
+        config = {"loss": {} if weight is None else {"weight": weight}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    table = ablation(tmp_path, ["loss.weight"])
+    assert list(table.rows) == ["covidA pl", "covidA cb_flip weight=1.0", "covidA cb_flip weight=3.0"]
+    row = table.text().loc["covidA cb_flip weight=1.0"]
+    assert (row["Dice"], row["last Dice"]) == ("0.60 ± 0.14", "0.50 ± 0.14")
+    assert "(–)" not in table.markdown()
+    with pytest.raises(SystemExit, match="no run's config.yaml has a value at loss.wait"):
+        ablation(tmp_path, ["loss.wait"])

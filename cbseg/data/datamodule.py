@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.seeds import derived_seed
 
+_RESIDENT_SHARE = 0.25  # of a GPU's free memory that training slices may take
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -26,28 +29,39 @@ def normalise(image: Tensor) -> Tensor:
     Shape:
         - image: :math:`(B, H, W)` uint8; output: :math:`(B, 3, H, W)` float32.
     """
-    mean, std = (torch.tensor(x, device=image.device).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    return (image[:, None].float() / 255 - mean) / std
+    grey = image.float() / 255
+    return torch.stack([(grey - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], 1)
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
-    """Slices at training size: ``image``, ``mask`` and ``points`` (H, W) uint8, and ``name``."""
+    """Slices at training size, read a batch at a time: ``image``, ``mask``, ``points`` (B, H, W) uint8, ``name``."""
 
     def __init__(self, store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> None:
-        self.store, self.indices = store, indices
+        self.store, self.indices = store, np.asarray(indices)
         self.points = prepare_points(store, indices, annotate)
+        self.resident: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, k: int) -> dict[str, Any]:
-        i = self.indices[k]
-        return {
-            "image": torch.from_numpy(self.store.images[i].copy()),
-            "mask": torch.from_numpy(self.store.masks[i].copy()),
-            "points": torch.from_numpy(self.points[k].copy()),
-            "name": self.store.slices[i].name,
-        }
+    def __getitems__(self, places: Sequence[int]) -> dict[str, Any]:
+        """The batch of these slices, by their places in ``indices``."""
+        rows = self.indices[places]
+        names = {"name": [self.store.slices[i].name for i in rows]}
+        if self.resident:
+            return names | {key: x[torch.as_tensor(places, device=x.device)] for key, x in self.resident.items()}
+        arrays = {"image": self.store.images[rows], "mask": self.store.masks[rows], "points": self.points[places]}
+        return names | {key: torch.from_numpy(x) for key, x in arrays.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """What all slices take."""
+        return 3 * self.points.nbytes
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep all slices on a device from now on; batches then come from there."""
+        whole = self.__getitems__(range(len(self)))
+        self.resident = {key: x.to(device) for key, x in whole.items() if isinstance(x, Tensor)}
 
 
 class EvaluationSet(Dataset[dict[str, Any]]):
@@ -63,6 +77,11 @@ class EvaluationSet(Dataset[dict[str, Any]]):
         i = self.indices[k]
         image, mask = self.store.images[i].copy(), self.store.native_mask(i).copy()
         return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask), "index": i}
+
+
+def collate_training(batch: Any) -> Any:
+    """:class:`TrainingSet` gives whole batches."""
+    return batch
 
 
 def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,18 +200,24 @@ class SliceDataModule(pl.LightningDataModule):
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of the training slices, shuffled."""
+        """Batches of the training slices, shuffled. On a GPU with room for all of them they move there, once."""
         samples = None if self.epoch == "once" else 2 * len(self.split.test)
         rank, processes = self._share()
         if self.batch_size % processes:
             raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
         sampler = EpochSampler(len(self.training_set), samples, self.seed, (rank, processes))
-        batch_size = self.batch_size // processes
+        device = self._device()
+        if device.type == "cuda" and not self.num_workers and not self.training_set.resident:
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.training_set.nbytes < _RESIDENT_SHARE * free:
+                self.training_set.move_to(device)
         return DataLoader(
             self.training_set,
-            batch_size,
+            self.batch_size // processes,
             sampler=sampler,
             num_workers=self.num_workers,
+            collate_fn=collate_training,
+            pin_memory=device.type == "cuda" and not self.training_set.resident,
             worker_init_fn=_leave_signals_to_parent,
         )
 
@@ -208,6 +233,10 @@ class SliceDataModule(pl.LightningDataModule):
         """This process's number and how many train together."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _device(self) -> torch.device:
+        """Where training happens."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
     def _evaluation(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
         rank, processes = self._share()
         return DataLoader(
@@ -217,6 +246,15 @@ class SliceDataModule(pl.LightningDataModule):
             collate_fn=collate_evaluation,
             worker_init_fn=_leave_signals_to_parent,
         )
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Masks to score at native size, a list, stay on the CPU, where regions are counted."""
+        return {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Normalise on the device: only one byte a pixel travels."""

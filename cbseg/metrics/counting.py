@@ -3,12 +3,13 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.measure import regionprops
+from scipy.ndimage import label
 from torch import Tensor
 from torchmetrics import Metric
 
 from cbseg.metrics.segmentation import check_masks
-from cbseg.points import find_regions
+
+_EIGHT = np.ones((3, 3), bool)  # a pixel's neighbours, corners too
 
 COUNTING_SCORES = ("mae", "game1", "game2", "game3", "game")
 """GAME at levels 0 to 4: the first is the mean absolute error, the last the paper's GAME."""
@@ -28,11 +29,17 @@ def region_grid(mask: NDArray[np.integer | np.bool_], level: int) -> NDArray[np.
     array([[1, 0],
            [0, 1]])
     """
+    regions, count = label(np.asarray(mask) > 0, _EIGHT)  # three times as fast as scikit-image's
+    pixels = np.nonzero(regions)
+    region = regions[pixels] - 1
+    sizes = np.bincount(region, minlength=count)
     grid = np.zeros((2**level, 2**level), np.int64)
-    for region in regionprops(find_regions(np.asarray(mask) > 0)[0]):
-        centre = np.array(region.centroid) + 0.5  # pixel k reaches from k to k + 1
-        row, column = (centre / mask.shape * 2**level).astype(int)
-        grid[row, column] += 1
+    cells = [
+        # pixel k reaches from k to k + 1
+        ((np.bincount(region, places, count) / sizes + 0.5) / side * 2**level).astype(int)
+        for places, side in zip(pixels, mask.shape, strict=True)
+    ]
+    np.add.at(grid, tuple(cells), 1)
     return grid
 
 
@@ -86,7 +93,7 @@ class _CountErrors(Metric):
 
     def update(self, pred_mask: Tensor, mask: Tensor) -> None:
         """Count a batch's regions; see :func:`count_errors`."""
-        self.errors += count_errors(pred_mask, mask, self.level)
+        self.errors += count_errors(pred_mask, mask, self.level).to(self.errors)
         self.images += len(mask)
 
 

@@ -136,7 +136,7 @@ class SegmentationScores(Metric):
 
     def update(self, pred_mask: Tensor, mask: Tensor) -> None:
         """Count a batch's pixels; see :func:`count_pixels`."""
-        self.counts += count_pixels(pred_mask, mask, self.num_classes)
+        self.counts += count_pixels(pred_mask, mask, self.num_classes).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far; see :func:`segmentation_scores`."""

@@ -112,7 +112,6 @@ class FCN8(nn.Module):
         top, left = (-height % 32) // 2, (-width % 32) // 2
         if self.padding == "same":  # poolings halve evenly only what divides by 32
             image = F.pad(image, (left, -width % 32 - left, top, -height % 32 - top))
-        image = image.to(memory_format=torch.channels_last)
         pool3 = self.features[: self._pools[2]](image)
         pool4 = self.features[self._pools[2] : self._pools[3]](pool3)
         pool5 = self.features[self._pools[3] :](pool4)

@@ -84,6 +84,24 @@ def test_batches_are_the_same_for_any_number_of_workers(make):
         assert all(torch.equal(a[key], b[key]) for key in ("image", "mask", "points"))
 
 
+def test_slices_that_live_on_a_device_make_the_same_batches(make):
+    read, resident = make(), make()
+    resident.training_set.move_to(torch.device("cpu"))
+    resident.store.images = resident.store.masks = None  # no longer needed
+    for a, b in zip(batches(read), batches(resident), strict=True):
+        assert a["name"] == b["name"]
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "mask", "points"))
+    assert read.training_set.nbytes == 3 * 6 * 64 * 64
+
+
+def test_masks_to_score_stay_where_regions_are_counted(make):
+    datamodule = make()
+    batch = next(iter(datamodule.test_dataloader()))
+    moved = datamodule.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["image"].device.type == "meta"
+    assert {mask.device.type for mask in moved["mask"]} == {"cpu"}
+
+
 def test_the_runs_seed_changes_the_order_and_not_the_points(make):
     first, second = batches(make("data.batch_size=6"))[0], batches(make("data.batch_size=6", "seed=3"))[0]
     assert first["name"] != second["name"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbseg.data.splits import by_scan, within_scan
+from cbseg.data.splits import by_scan, fold, within_scan
 from cbseg.data.store import SliceInfo
 from cbseg.errors import InputError
 
@@ -69,3 +69,21 @@ def test_a_scan_of_three_slices_in_the_mixed_split():
 def test_shares_that_are_none(train, val):
     with pytest.raises(InputError, match="shares above 0"):
         within_scan(dataset([40]), train, val)
+
+
+@given(n=st.integers(5, 60), folds=st.integers(2, 5))
+def test_folds_hold_out_each_training_slice_once_and_never_see_the_test_set(n, folds):
+    slices = [SliceInfo(f"s{k}", f"s{k}", "train" if k < n else "test", 0, (4, 4), 1, 0) for k in range(n + 7)]
+    splits = [fold(slices, folds, k) for k in range(folds)]
+    assert sorted(i for split in splits for i in split.val) == list(range(n))
+    for split in splits:
+        assert split.val == split.test
+        assert sorted(split.train + split.val) == list(range(n))
+    assert max(len(split.val) for split in splits) - min(len(split.val) for split in splits) <= 1
+
+
+@pytest.mark.parametrize(("folds", "k"), [(2, 2), (9, 0)])
+def test_folds_that_do_not_exist(folds, k):
+    slices = [SliceInfo(f"s{i}", f"s{i}", "train", 0, (4, 4), 1, 0) for i in range(8)]
+    with pytest.raises(InputError, match=f"data.split.fold={k} of data.split.folds={folds}, 8 training slices"):
+        fold(slices, folds, k)

@@ -1,0 +1,82 @@
+"""What settings do: a row for each loss and combination of their values, over all seeds and folds that were run.
+
+``python -m experiments.ablation runs --by loss.weight loss.compare`` prints Markdown and writes it, and CSV, into
+``runs/tables``: scores of the selected epoch's weights, and the last epoch's Dice, PPV and sensitivity beside them, as
+mean ± standard deviation over runs.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cbseg.tracking import CONFIG
+from experiments.table import Cell, Table
+from experiments.tables import COLUMNS, DIGITS, LOSSES, read_runs
+
+LAST = ("dice", "ppv", "sens")
+
+
+def ablation(runs: Path, by: Sequence[str]) -> Table:
+    """The table.
+
+    Args:
+        runs: Where the runs are.
+        by: Keys of the config. Runs that agree in data, loss and these are one row.
+
+    Raises:
+        SystemExit: If there is no finished run, or no run has one of the keys.
+    """
+    found = read_runs(runs)
+    configs = {folder: OmegaConf.load(folder / CONFIG) for folder in found}
+    for key in by:
+        if all(OmegaConf.select(config, key) is None for config in configs.values()):
+            sys.exit(f"{runs}: no run's {CONFIG} has a value at {key}; python -m cbseg.run --cfg job lists the keys")
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    order = list(LOSSES)
+    for folder, run in found.items():
+        values = {key: OmegaConf.select(configs[folder], key) for key in by}
+        settings = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if value is not None]
+        rank = order.index(run["loss"]) if run["loss"] in order else len(order)
+        groups[run["data"], f"{rank:02d}", " ".join([run["loss"], *settings])].append(run)
+    titles = COLUMNS["segmentation"]
+    rows = {}
+    for (data, _, name), group in sorted(groups.items()):
+        cells = {titles[score]: cell([run["test"] for run in group], score) for score in titles}
+        cells |= {f"last {titles[score]}": cell([run["last"]["test"] for run in group], score) for score in LAST}
+        rows[f"{data} {name}"] = cells
+    return Table(
+        "ablation",
+        f"By {', '.join(by)}: mean ± standard deviation over runs",
+        "Setting",
+        rows,
+        DIGITS,
+        with_paper=False,
+    )
+
+
+def cell(scores: list[dict[str, Any]], name: str) -> Cell:
+    """One score of several runs, which count as seeds: they differ in seed, fold, or what was not asked about."""
+    return Cell({k: score[name] for k, score in enumerate(scores)}, None)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="What settings do to the scores.")
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    parser.add_argument("--by", nargs="+", default=["loss.weight"], help="keys of the config to compare")
+    arguments = parser.parse_args()
+    table = ablation(arguments.runs, arguments.by)
+    folder = arguments.runs / "tables"
+    folder.mkdir(exist_ok=True)
+    table.numbers().to_csv(folder / f"{table.name}.csv")
+    (folder / f"{table.name}.md").write_text(table.markdown() + "\n")
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
