@@ -16,7 +16,7 @@ def finished(runs, data, loss, seed, dice, settings="", **scores):
     test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5} | scores
     statistics = {"cases": 98, "slices": 98, "slices_with_infections": 98, "infected_regions": 779}
     run = {"data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "dataset": statistics}
-    run["last"] = {"test": test | {"dice": dice - 0.1}}
+    run["last"] = {"test": test | {"dice": None if dice is None else dice - 0.1}}
     (folder / "metrics.json").write_text(json.dumps(run))
     return folder
 
