@@ -1,12 +1,14 @@
-"""The flood against scikit-image's watershed."""
+"""The flood and its landscape against scikit-image's watershed and SciPy's top-hat."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import black_tophat, gaussian_filter
 from skimage.segmentation import watershed
 
 from cbseg.losses.flood import compiled, find_boundaries
+from cbseg.losses.lcfcn import black_top_hat
 
 
 def expected_boundaries(landscape, markers, connectivity, mask):
@@ -77,6 +79,15 @@ def test_markers_of_one_height_flood_what_is_lower_in_reading_order():
     mask = np.ones(ridge.shape, bool)
     assert find_boundaries(ridge, np.array([0, 5]), 1, mask).tolist() == [4, 5]
     assert find_boundaries(ridge[:, ::-1], np.array([1, 6]), 1, mask).tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 3), (6, 8), (30, 41)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_top_hat_equals_that_of_scipy_bit_for_bit(shape, dtype):
+    image = np.random.default_rng(0).random(shape).astype(dtype)
+    ours = black_top_hat(image)
+    assert ours.dtype == dtype
+    assert np.array_equal(ours, black_tophat(image, 7))
 
 
 def test_a_function_that_no_folder_can_keep_is_compiled_all_the_same():
