@@ -69,49 +69,53 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
 
     inside = probs > 0.5
     labels, count = find_regions(inside)
-    blobs = labels.ravel()
+    blobs, pixels = labels.ravel(), np.flatnonzero(inside)
+    sizes = np.bincount(blobs[pixels], minlength=count + 1)
     points_in = np.bincount(blobs[points], minlength=count + 1)
     if len(points) > 1:
         landscape = black_top_hat(probs)
-        pixels = find_boundaries(landscape, points, 1, np.ones_like(inside))
-        targets["split"].append(Target(pixels, False, (len(points) - 1) / len(pixels)))
+        boundaries = find_boundaries(landscape, points, 1, np.ones_like(inside))
+        targets["split"].append(Target(boundaries, False, (len(points) - 1) / len(boundaries)))
         # one flood serves all blobs, as none reaches another; corners count, as a blob hangs together across them
-        pixels = find_boundaries(landscape, points[blobs[points] > 0], 2, inside)
-        own = blobs[pixels]
-        targets["split"].append(Target(pixels, False, (points_in[own] - 1) / np.bincount(own)[own]))
+        boundaries = find_boundaries(landscape, points[blobs[points] > 0], 2, inside)
+        own = blobs[boundaries]
+        targets["split"].append(Target(boundaries, False, (points_in[own] - 1) / np.bincount(own)[own]))
 
-    is_false = points_in == 0
-    is_false[0] = False
-    pixels = np.flatnonzero(is_false[blobs])
-    targets["false_positive"].append(Target(pixels, False, 1 / np.bincount(blobs)[blobs[pixels]]))
+    false = pixels[points_in[blobs[pixels]] == 0]
+    targets["false_positive"].append(Target(false, False, 1 / sizes[blobs[false]]))
     return targets
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Of infection, in single precision at least."""
+    return (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
     """The four terms of :func:`lcfcn_loss`: ``image``, ``point``, ``split`` and ``false_positive``.
 
     The target pixels need no gradient and come from one copy to the CPU, the images in parallel threads, as the flood
-    and NumPy's sort release Python's lock. One look-up then gives all terms.
+    and NumPy's sort release Python's lock. One look-up of their logits then gives all terms.
     """
     check_shapes(logits, points, "points")
     if logits.shape[1] != 2:
         raise ValueError(f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}")
-    log_odds = (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
     with torch.no_grad():
-        infected = (points > 0) & (points != IGNORE)
-        maps = torch.stack([log_odds.sigmoid(), infected.to(log_odds.dtype)]).cpu().numpy()
+        probs, infected = _log_odds(logits).sigmoid(), (points > 0) & (points != IGNORE)
+        maps = torch.stack([probs, infected.to(probs.dtype)]).cpu().numpy()
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lcfcn_targets, maps[0], maps[1] > 0))
 
-    pixels, signs, weights, sizes = [], [], [], []
+    where, signs, weights, sizes = [], [], [], []
     for name in TERMS:
         targets = [(k, target) for k, image in enumerate(images) for target in image[name]]
-        pixels += [target.pixels + k * maps[0, 0].size for k, target in targets]
+        where += [np.stack([np.full_like(target.pixels, k), target.pixels]) for k, target in targets]
         signs += [np.full(target.pixels.shape, -1.0 if target.infected else 1.0) for _, target in targets]
         weights += [np.broadcast_to(target.weight, target.pixels.shape) for _, target in targets]
         sizes.append(sum(len(target.pixels) for _, target in targets))
-    sign, weight = (torch.from_numpy(np.concatenate(some)).to(log_odds) for some in (signs, weights))
-    chosen = log_odds.flatten()[torch.from_numpy(np.concatenate(pixels)).to(logits.device)]
+    image, pixel = torch.from_numpy(np.concatenate(where, 1)).to(logits.device)
+    chosen = _log_odds(logits.flatten(2)[image, :, pixel])
+    sign, weight = (torch.from_numpy(np.concatenate(some)).to(chosen) for some in (signs, weights))
     costs = weight * F.softplus(sign * chosen)  # softplus(x) is -log(1 - sigmoid(x)), softplus(-x) is -log(sigmoid(x))
     terms = [part.sum() / len(images) for part in costs.split(sizes)]
     return dict(zip(TERMS, terms, strict=True))
