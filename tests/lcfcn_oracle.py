@@ -1,5 +1,6 @@
 """LCFCN's formulas (Laradji et al. 2018, eq. 1) word for word, blob by blob: the reference of tests and bench."""
 
+import numpy as np
 import torch
 from scipy.ndimage import black_tophat, maximum_filter, minimum_filter
 from skimage.measure import label
@@ -11,7 +12,9 @@ def boundaries(probs: Tensor, points: Tensor, blob: Tensor | None = None) -> Ten
     """Boundaries of the watershed over the black top-hat of the probabilities, seeded at the points, inside a blob."""
     seeds = torch.zeros(points.shape, dtype=torch.int)
     seeds[points] = torch.arange(1, int(points.sum()) + 1, dtype=torch.int)
-    landscape = black_tophat(probs.detach().numpy(), 7)
+    landscape = black_tophat(probs.detach().numpy(), 7).astype("float32").astype("float64")
+    # points of equal height flood in reading order: each is lower than the next, by less than single precision shows
+    landscape[points] -= np.arange(int(points.sum()), 0, -1) * np.spacing(landscape[points])
     if blob is None:
         return torch.from_numpy(find_boundaries(watershed(landscape, seeds.numpy())))
     basins = watershed(landscape, seeds.numpy(), connectivity=2, mask=blob.numpy())

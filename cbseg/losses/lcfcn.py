@@ -1,60 +1,49 @@
 """LCFCN, the counting loss of one blob a region (paper §4.4; Laradji et al. 2018, eq. 1)."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.ndimage import black_tophat, find_objects
-from skimage.segmentation import watershed
 from torch import Tensor
 
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
+from cbseg.losses.flood import find_boundaries
 from cbseg.points import IGNORE, find_regions
 
 TERMS = ("image", "point", "split", "false_positive")
-
-_TOP_HAT = 7  # pixels; the watershed's landscape is the black top-hat of the probabilities
-
-_NEIGHBOURS = (  # slices that lay each pixel on its neighbour: two sides, then two corners
-    (np.s_[1:], np.s_[:-1]),
-    (np.s_[:, 1:], np.s_[:, :-1]),
-    (np.s_[1:, 1:], np.s_[:-1, :-1]),
-    (np.s_[1:, :-1], np.s_[:-1, 1:]),
-)
-
-Pixels = NDArray[np.int64]
 
 
 class Target(NamedTuple):
     """Pixels of one image that shall have a class, by their flat index, each with its weight."""
 
-    pixels: Pixels
+    pixels: NDArray[np.int64]
     infected: bool
     weight: NDArray[np.float64] | float = 1.0
 
 
-def _split(landscape: NDArray[Any], infected: NDArray[np.bool_], blob: NDArray[np.bool_] | None = None) -> Pixels:
-    """The boundaries between the basins of a watershed from the infection points, as flat indices.
+def _dilated(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The maximum of the 7 × 7 pixels around each: of 2, then 4, then 7 in a column, and so in a row."""
+    image = np.pad(image, 3, constant_values=-np.inf)
+    for shift in (1, 2, 3):
+        image = np.maximum(image[shift:], image[:-shift])
+    for shift in (1, 2, 3):
+        image = np.maximum(image[:, shift:], image[:, :-shift])
+    return image
 
-    Args:
-        landscape: What is flooded.
-        infected: Where the points are.
-        blob: Where water may flow; through corners too, as a blob's pixels hang together across them.
+
+def black_top_hat(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How far an image's 7 × 7 closing lies above it: SciPy's ``black_tophat``, in a quarter of the time.
+
+    Shape:
+        - image, output: :math:`(H, W)`.
+
+    >>> black_top_hat(np.array([[1, 0.25, 0, 0.5]]))
+    array([[0.  , 0.75, 1.  , 0.5 ]])
     """
-    markers = np.zeros(landscape.shape, np.int32)
-    seeds = np.flatnonzero(infected)
-    markers.ravel()[seeds] = np.arange(1, len(seeds) + 1)
-    connectivity = 1 if blob is None else 2
-    basins = watershed(landscape, markers, connectivity, mask=blob)
-    boundaries = np.zeros(landscape.shape, bool)
-    for here, there in _NEIGHBOURS[: 2 * connectivity]:
-        meet = (basins[here] != basins[there]) & (basins[here] > 0) & (basins[there] > 0)
-        boundaries[here] |= meet
-        boundaries[there] |= meet
-    return np.flatnonzero(boundaries)
+    return -_dilated(-_dilated(image)) - image
 
 
 def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> dict[str, list[Target]]:
@@ -70,7 +59,6 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
     Shape:
         - probs, infected: :math:`(H, W)`.
     """
-    width = probs.shape[1]
     points = np.flatnonzero(infected)
     targets: dict[str, list[Target]] = {name: [] for name in TERMS}
 
@@ -79,52 +67,55 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
         targets["image"].append(Target(np.array([probs.argmax()]), True))
         targets["point"].append(Target(points, True))
 
-    blobs, count = find_regions(probs > 0.5)
-    points_in = np.bincount(blobs.ravel()[points], minlength=count + 1)
+    inside = probs > 0.5
+    labels, count = find_regions(inside)
+    blobs, pixels = labels.ravel(), np.flatnonzero(inside)
+    sizes = np.bincount(blobs[pixels], minlength=count + 1)
+    points_in = np.bincount(blobs[points], minlength=count + 1)
     if len(points) > 1:
-        landscape = black_tophat(probs, _TOP_HAT)
-        boundaries = _split(landscape, infected)
+        landscape = black_top_hat(probs)
+        boundaries = find_boundaries(landscape, points, 1, np.ones_like(inside))
         targets["split"].append(Target(boundaries, False, (len(points) - 1) / len(boundaries)))
-        for blob, box in enumerate(find_objects(blobs), start=1):
-            if points_in[blob] > 1:
-                inside = blobs[box] == blob
-                rows, columns = np.unravel_index(_split(landscape[box], infected[box] & inside, inside), inside.shape)
-                own = (rows + box[0].start) * width + columns + box[1].start
-                targets["split"].append(Target(own, False, (points_in[blob] - 1) / len(own)))
+        # one flood serves all blobs, as none reaches another; corners count, as a blob hangs together across them
+        boundaries = find_boundaries(landscape, points[blobs[points] > 0], 2, inside)
+        own = blobs[boundaries]
+        targets["split"].append(Target(boundaries, False, (points_in[own] - 1) / np.bincount(own)[own]))
 
-    is_false = points_in == 0
-    is_false[0] = False
-    pixels = np.flatnonzero(is_false[blobs])
-    sizes = np.bincount(blobs.ravel())
-    targets["false_positive"].append(Target(pixels, False, 1 / sizes[blobs.ravel()[pixels]]))
+    false = pixels[points_in[blobs[pixels]] == 0]
+    targets["false_positive"].append(Target(false, False, 1 / sizes[blobs[false]]))
     return targets
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Of infection, in single precision at least."""
+    return (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
     """The four terms of :func:`lcfcn_loss`: ``image``, ``point``, ``split`` and ``false_positive``.
 
-    The target pixels need no gradient and come from one copy of the probabilities on the CPU, the images in parallel
-    threads, as watershed, label and top-hat release Python's lock. One look-up then gives all terms.
+    The target pixels need no gradient and come from one copy to the CPU, the images in parallel threads, as the flood
+    and NumPy's sort release Python's lock. One look-up of their logits then gives all terms.
     """
     check_shapes(logits, points, "points")
     if logits.shape[1] != 2:
         raise ValueError(f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}")
-    log_odds = (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
     with torch.no_grad():
-        infected = (points > 0) & (points != IGNORE)
-        maps = torch.stack([log_odds.sigmoid(), infected.to(log_odds.dtype)]).cpu().numpy()
+        probs, infected = _log_odds(logits).sigmoid(), (points > 0) & (points != IGNORE)
+        maps = torch.stack([probs, infected.to(probs.dtype)]).cpu().numpy()
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lcfcn_targets, maps[0], maps[1] > 0))
 
-    pixels, signs, weights, sizes = [], [], [], []
+    where, signs, weights, sizes = [], [], [], []
     for name in TERMS:
         targets = [(k, target) for k, image in enumerate(images) for target in image[name]]
-        pixels += [target.pixels + k * maps[0, 0].size for k, target in targets]
+        where += [np.stack([np.full_like(target.pixels, k), target.pixels]) for k, target in targets]
         signs += [np.full(target.pixels.shape, -1.0 if target.infected else 1.0) for _, target in targets]
         weights += [np.broadcast_to(target.weight, target.pixels.shape) for _, target in targets]
         sizes.append(sum(len(target.pixels) for _, target in targets))
-    sign, weight = (torch.from_numpy(np.concatenate(some)).to(log_odds) for some in (signs, weights))
-    chosen = log_odds.flatten()[torch.from_numpy(np.concatenate(pixels)).to(logits.device)]
+    image, pixel = torch.from_numpy(np.concatenate(where, 1)).to(logits.device)
+    chosen = _log_odds(logits.flatten(2)[image, :, pixel])
+    sign, weight = (torch.from_numpy(np.concatenate(some)).to(chosen) for some in (signs, weights))
     costs = weight * F.softplus(sign * chosen)  # softplus(x) is -log(1 - sigmoid(x)), softplus(-x) is -log(sigmoid(x))
     terms = [part.sum() / len(images) for part in costs.split(sizes)]
     return dict(zip(TERMS, terms, strict=True))
