@@ -113,7 +113,7 @@ def plain(
     generator = torch.Generator().manual_seed(0)
     grey = torch.randint(256, (BATCH, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     points = torch.full(grey.shape, 255, dtype=torch.uint8)
-    points[:, 40:200:20, 100], points[:, 40:200:20, 200] = 1, 0
+    points[:, 8 : SIZE // 2 : 16, SIZE // 4], points[:, 8 : SIZE // 2 : 16, SIZE // 2] = 1, 0
     batch = {"image": normalise(grey), "mask": (points == 1).to(torch.uint8), "points": points}
     batch = {key: value.to(device) for key, value in batch.items()}
 
