@@ -1,11 +1,11 @@
-"""What a run asks of the machine: to reuse memory, the precision in which it is fast, and compiled networks."""
+"""What a run asks of the machine: to reuse memory, the precision and layout in which it is fast, compiled networks."""
 
 import ctypes
 import sys
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt's names for its parameters (malloc.h)
 
@@ -37,6 +37,34 @@ def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
+
+
+def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:
+    """The layout of images and weights in which convolutions are fastest: channels last, but not on every processor.
+
+    x86 processors with AVX2 alone take almost twice the time for a convolution's backward pass in channels last.
+
+    Args:
+        accelerator: As in ``trainer.accelerator``: on a machine with a GPU, ``cpu`` asks about its CPU.
+
+    Returns:
+        For ``net.to(memory_format=...)``; images follow the weights.
+    """
+    on_cpu = accelerator == "cpu" or not torch.cuda.is_available()
+    avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.contiguous_format if on_cpu and avx2 else torch.channels_last
+
+
+def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimiser's loaded state the layout of its parameters.
+
+    A checkpoint may come from a processor with another :func:`fast_memory_format`, and fused steps on a CPU take
+    parameters and state in the order in which they lie in memory, whatever their strides.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def compile_network(net: nn.Module) -> None:

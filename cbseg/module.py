@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from cbseg.finite import FiniteLossWatch
+from cbseg.hardware import lay_out_as_parameters
 from cbseg.metrics import CountingScores, Counts, SegmentationScores
 from cbseg.seeds import derived_seed
 
@@ -63,8 +64,10 @@ class SegmentationModule(pl.LightningModule):
         return self.net(image)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over all parameters."""
-        return self.optimizer(self.parameters())
+        """The optimiser over all parameters, which can go on from a checkpoint of another machine."""
+        optimizer = self.optimizer(self.parameters())
+        optimizer.register_load_state_dict_post_hook(lay_out_as_parameters)
+        return optimizer
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of Alg. 1.

@@ -31,7 +31,7 @@ from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError, check_whole
 from cbseg.finite import NonFiniteLossError
-from cbseg.hardware import compile_network, fast_precision, keep_freed_memory
+from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
 from cbseg.jobs import StopAtOnce, isolated
 from cbseg.metrics import SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
@@ -88,6 +88,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     pl.seed_everything(config.seed, workers=True, verbose=False)
     criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
     net, optimizer = build(config.model, "model"), build(config.optim, "optim")
+    net.to(memory_format=fast_memory_format(config.trainer.accelerator))
     if config.compile:
         compile_network(net)
     module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 
-from cbseg.hardware import compile_network, fast_precision
+from cbseg.hardware import compile_network, fast_memory_format, fast_precision
 from cbseg.models.fcn8 import FCN8
+from cbseg.module import SegmentationModule
 
 
 def tiny():
@@ -30,6 +33,35 @@ def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     assert fast_precision("auto") == "32-true"
+
+
+def test_channels_last_but_where_a_processor_is_slow_in_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for capability, layout in {"AVX2": torch.contiguous_format, "AVX512": torch.channels_last}.items():
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        assert fast_memory_format() == layout
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert fast_memory_format() == torch.channels_last
+    assert fast_memory_format("cpu") == torch.contiguous_format
+
+
+def test_training_goes_on_from_a_checkpoint_of_a_machine_with_another_layout():
+    def training(layout, checkpoint=None):
+        net = tiny().to(memory_format=layout)
+        module = SegmentationModule(net, torch.nn.Identity(), partial(torch.optim.Adam, lr=0.1, fused=True))
+        optimizer = module.configure_optimizers()
+        if checkpoint is not None:
+            net.load_state_dict(checkpoint["net"])
+            optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
+        image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        net(image).square().sum().backward()
+        optimizer.step()
+        return {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+
+    begun = training(torch.channels_last)
+    for name, weight in training(torch.contiguous_format, begun)["net"].items():
+        torch.testing.assert_close(weight, training(torch.channels_last, begun)["net"][name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_to_compile_runs_as_it_is_where_there_is_no_compiler(monkeypatch, tmp_path):

@@ -104,7 +104,6 @@ class FCN8(nn.Module):
             nn.init.zeros_(score.weight)
             nn.init.zeros_(score.bias)  # type: ignore[arg-type]
         load_vgg16(self, weights)
-        self.to(memory_format=torch.channels_last)  # faster convolutions, the same numbers
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the image's own size."""

@@ -19,7 +19,7 @@ from cbseg.config import build, compose
 from cbseg.data.annotate import PointAnnotator
 from cbseg.data.datamodule import SliceDataModule, normalise
 from cbseg.data.splits import by_scan
-from cbseg.hardware import fast_precision, keep_freed_memory
+from cbseg.hardware import fast_memory_format, fast_precision, keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
@@ -73,7 +73,8 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     config = _config(loss, *overrides)
-    module = SegmentationModule(build(config.model, "model"), build(config.loss, "loss"), build(config.optim, "optim"))
+    net = build(config.model, "model").to(memory_format=fast_memory_format())
+    module = SegmentationModule(net, build(config.loss, "loss"), build(config.optim, "optim"))
     data = _slices(folder)
     precision: Any = config.trainer.precision
     trainer = pl.Trainer(
@@ -107,7 +108,7 @@ def plain(
     """
     device = torch.device("cuda" if GPU else "cpu")
     config = _config(loss, "model.padding=caffe")
-    net = build(config.model, "model").to(device, memory_format=torch.contiguous_format)
+    net = build(config.model, "model").to(device)
     criterion = build(config.loss, "loss")
     adam = torch.optim.Adam(net.parameters(), config.optim.lr, foreach=False, fused=False)
     generator = torch.Generator().manual_seed(0)
