@@ -22,11 +22,11 @@ def load_vgg16(net: nn.Module, weights: str) -> None:
 
     Args:
         net: Has ``features`` with torchvision's numbering, ``fc6`` and ``fc7``.
-        weights: ``imagenet``, ``none`` or a path.
+        weights: ``imagenet``, ``none`` or a path. An fc6 or fc7 of another width stays at random.
 
     Raises:
         InputError: If ImageNet's weights cannot be downloaded, or the file is missing, is no plain state dict, holds
-            no layer of VGG16, or holds one of another shape.
+            no layer of VGG16, or a convolution of another shape.
     """
     if weights == "none":
         return
@@ -46,6 +46,8 @@ def load_vgg16(net: nn.Module, weights: str) -> None:
             # A fully connected layer's rows are its convolution's kernels, flattened.
             flattened = tensor.ndim == 2 and parameter.ndim == 4 and tensor.shape == parameter.flatten(1).shape
             if tensor.shape != parameter.shape and not flattened:
+                if name.startswith("fc"):
+                    continue  # model.fc_channels says so
                 raise InputError(
                     f"{source}: {name} has shape {tuple(tensor.shape)}, this model needs {tuple(parameter.shape)}; "
                     "use weights of the same network, or model.weights=none"

@@ -125,6 +125,14 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path):
         small(weights=str(tmp_path / "other.pth"))
 
 
+def test_fc6_and_fc7_of_another_width_stay_at_random(tmp_path, caplog):
+    caplog.set_level("INFO")
+    torch.save(state_of_a_small_vgg(), tmp_path / "vgg.pth")
+    net = small(weights=str(tmp_path / "vgg.pth"), fc_channels=SMALL["fc_channels"] // 2)
+    assert torch.equal(net.features[0].weight, state_of_a_small_vgg()["features.0.weight"])
+    assert "at random: fc6, fc7" in caplog.text
+
+
 def test_a_file_without_vggs_layers_is_refused_with_what_it_holds(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     with pytest.raises(InputError, match=r"resnet\.pth.*conv1\.weight"):
