@@ -13,8 +13,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt's names for its parameters (m
 def keep_freed_memory() -> None:
     """Have glibc keep the memory that tensors free, for the next step to use.
 
-    By default it gives large blocks back to the system, and every step faults their pages in anew, zeroed: on a CPU
-    about a fifth of a training step of the FCN8. Elsewhere, and with another allocator, nothing happens.
+    By default it gives large blocks back to the system, and every step faults their pages in anew, zeroed. Elsewhere,
+    and with another allocator, nothing happens.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl
@@ -24,25 +24,26 @@ def keep_freed_memory() -> None:
 
 
 def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"]:
-    """Lightning's name of the fastest precision that trains as well as single precision.
+    """Lightning's name of the precision to train in: bfloat16, where products of it are faster than of float32.
 
     Args:
         accelerator: As in ``trainer.accelerator``: on a machine with a GPU, ``cpu`` asks about its CPU.
 
     Returns:
-        ``bf16-mixed`` where the processor multiplies bfloat16 natively, else ``32-true``.
+        ``bf16-mixed`` where a GPU or an x86 processor multiplies bfloat16 natively, else ``32-true``.
     """
     if accelerator != "cpu" and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # PyTorch's, but not public
+        native = any(getattr(torch.cpu, name, lambda: False)() for name in asked)
     return "bf16-mixed" if native else "32-true"
 
 
 def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:
     """The layout of images and weights in which convolutions are fastest: channels last, but not on every processor.
 
-    x86 processors with AVX2 alone take almost twice the time for a convolution's backward pass in channels last.
+    x86 processors with AVX2 alone are slower in it: a convolution's backward pass has no fast kernel there.
 
     Args:
         accelerator: As in ``trainer.accelerator``: on a machine with a GPU, ``cpu`` asks about its CPU.
@@ -62,6 +63,8 @@ def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     parameters and state in the order in which they lie in memory, whatever their strides.
     """
     for parameter, state in optimizer.state.items():
+        if not isinstance(parameter, Tensor):
+            continue  # momo keeps its step sizes there too
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -70,7 +73,7 @@ def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
 def compile_network(net: nn.Module) -> None:
     """Compile a network in place, its parameters' names unchanged; what cannot be compiled here runs as it is.
 
-    That is so on a machine without a compiler (on a CPU, of C++), and with networks that torch.compile cannot follow.
+    That is so on a machine without a compiler (on a CPU, of C++), and with Python that torch.compile cannot follow.
     """
     torch._dynamo.config.suppress_errors = True
     net.compile()

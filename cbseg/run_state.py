@@ -1,5 +1,6 @@
 """What a run keeps from epoch to epoch: its learning curves, its best weights, and all that it needs to go on."""
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from cbseg.tracking import BEST, LAST
 
 CURVES = "metrics.csv"
+
+log = logging.getLogger(__name__)
 
 
 class RunState(Checkpoint):
@@ -31,6 +34,7 @@ class RunState(Checkpoint):
         best: The selected epoch's row; the first of equals. A score that is NaN loses against every other.
         complete: Whether training is over, so that only the test remains.
         seconds: Spent on training, without validation.
+        precision: That of the trainer; a run that goes on in another says so.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
@@ -39,12 +43,20 @@ class RunState(Checkpoint):
         self.best: dict[str, float] = {}
         self.complete = False
         self.seconds = 0.0
+        self.precision = ""
         self._begun = 0.0
 
     @property
     def epochs(self) -> int:
         """How many epochs are done."""
         return len(self.history)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say if the run goes on in another precision: ``trainer.precision=auto`` on another machine."""
+        now = str(trainer.precision)
+        if self.precision not in ("", now):
+            log.warning("%s: began in %s and goes on in %s (trainer.precision=auto)", self.folder, self.precision, now)
+        self.precision = now
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -97,12 +109,14 @@ class RunState(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: goes into ``last.ckpt``."""
-        return {"history": self.history, "best": self.best, "complete": self.complete, "seconds": self.seconds}
+        kept = ("history", "best", "complete", "seconds", "precision")
+        return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook: comes from ``last.ckpt``."""
         self.history, self.best = list(state_dict["history"]), state_dict["best"]
         self.complete, self.seconds = state_dict["complete"], state_dict["seconds"]
+        self.precision = state_dict.get("precision", "")
 
     def _value(self, row: dict[str, float]) -> float:
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
