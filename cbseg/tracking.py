@@ -84,15 +84,25 @@ def run_folder(runs: str | Path, data: str, loss: str, seed: int, settings: str)
 
 def config_differences(folder: Path, config: DictConfig) -> str:
     """The keys in which a folder's config differs from this one, and how; empty where none does, free keys aside."""
-    there = OmegaConf.load(folder / CONFIG)
+    there: Any = OmegaConf.load(folder / CONFIG)
     config = copy.deepcopy(config)
     OmegaConf.set_struct(config, False)
     for key in FREE_KEYS:  # as it would be in the folder's place: other keys are derived from these
         if key not in ("data", "loss") and OmegaConf.select(there, key) is not None:
             OmegaConf.update(config, key, OmegaConf.select(there, key), merge=False)
-    ours, theirs = (_flat(OmegaConf.to_container(c, resolve=True)) for c in (config, there))
-    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and not is_free(key))
+    ours, theirs = flat_settings(config), flat_settings(there)
+    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     return "; ".join(f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys)
+
+
+def flat_settings(config: DictConfig) -> dict[str, Any]:
+    """A config's resolved values by their dotted keys, free keys aside.
+
+    >>> flat_settings(OmegaConf.create({"seed": 1, "optim": {"lr": 0.1}}))
+    {'optim.lr': 0.1}
+    """
+    flat = _flat(OmegaConf.to_container(config, resolve=True))
+    return {key: value for key, value in flat.items() if not is_free(key)}
 
 
 def is_finished(folder: Path, config: DictConfig) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from cbseg.tracking import CONFIG
+from cbseg.tracking import CONFIG, flat_settings
 from experiments.table import Cell, Table
 from experiments.tables import COLUMNS, DIGITS, LOSSES, read_runs
 
@@ -29,29 +29,32 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
         by: Keys of the config. Runs that agree in data, loss and these are one row.
 
     Raises:
-        SystemExit: If there is no finished run, or no run has one of the keys.
+        SystemExit: If there is no finished run, no run has one of the keys, or runs of a row differ in yet others.
     """
-    found = read_runs(runs)
-    configs = {folder: OmegaConf.load(folder / CONFIG) for folder in found}
+    found = {folder: run for folder, run in read_runs(runs).items() if "last" in run}
+    configs: dict[Path, Any] = {folder: OmegaConf.load(folder / CONFIG) for folder in found}
     for key in by:
         if all(OmegaConf.select(config, key) is None for config in configs.values()):
             sys.exit(f"{runs}: no run's {CONFIG} has a value at {key}; python -m cbseg.run --cfg job lists the keys")
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     order = list(LOSSES)
     for folder, run in found.items():
         values = {key: OmegaConf.select(configs[folder], key) for key in by}
         settings = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if value is not None]
         rank = order.index(run["loss"]) if run["loss"] in order else len(order)
-        groups[run["data"], f"{rank:02d}", " ".join([run["loss"], *settings])].append(run)
+        groups[run["data"], f"{rank:02d}", " ".join([run["loss"], *settings])].append(folder)
     titles = COLUMNS["segmentation"]
     rows = {}
-    for (data, _, name), group in sorted(groups.items()):
+    for (data, _, name), folders in sorted(groups.items()):
+        if more := differing([configs[folder] for folder in folders]) - set(by):
+            sys.exit(f"{data} {name}: its runs differ in {', '.join(sorted(more))} as well; add these to --by")
+        group = [found[folder] for folder in folders]
         cells = {titles[score]: cell([run["test"] for run in group], score) for score in titles}
         cells |= {f"last {titles[score]}": cell([run["last"]["test"] for run in group], score) for score in LAST}
-        rows[f"{data} {name}"] = cells
+        rows[f"{data} {name} ({len(group)})"] = cells
     return Table(
         "ablation",
-        f"By {', '.join(by)}: mean ± standard deviation over runs",
+        f"By {', '.join(by)}: mean ± standard deviation over so many runs",
         "Setting",
         rows,
         DIGITS,
@@ -59,8 +62,18 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
     )
 
 
+def differing(configs: Sequence[DictConfig]) -> set[str]:
+    """The keys in which configs differ, seed and fold aside."""
+    settings = []
+    for config in configs:
+        config.seed = 0  # and what is derived from it
+        settings.append(flat_settings(config))
+    keys = set().union(*settings) - {"data.split.fold"}
+    return {key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)}
+
+
 def cell(scores: list[dict[str, Any]], name: str) -> Cell:
-    """One score of several runs, which count as seeds: they differ in seed, fold, or what was not asked about."""
+    """One score of several runs, which count as seeds."""
     return Cell({k: score[name] for k, score in enumerate(scores)}, None)
 
 

@@ -202,9 +202,13 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
         config = {"loss": {} if weight is None else {"weight": weight}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     table = ablation(tmp_path, ["loss.weight"])
-    assert list(table.rows) == ["covidA pl", "covidA cb_flip weight=1.0", "covidA cb_flip weight=3.0"]
-    row = table.text().loc["covidA cb_flip weight=1.0"]
+    assert list(table.rows) == ["covidA pl (1)", "covidA cb_flip weight=1.0 (2)", "covidA cb_flip weight=3.0 (1)"]
+    row = table.text().loc["covidA cb_flip weight=1.0 (2)"]
     assert (row["Dice"], row["last Dice"]) == ("0.60 ± 0.14", "0.50 ± 0.14")
     assert "(–)" not in table.markdown()
     with pytest.raises(SystemExit, match="no run's config.yaml has a value at loss.wait"):
         ablation(tmp_path, ["loss.wait"])
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 1, "loss": {"weight": 1.0}, "optim": {"lr": 0.1}}))
+    with pytest.raises(SystemExit, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
+        ablation(tmp_path, ["loss.weight"])
+    assert len(ablation(tmp_path, ["loss.weight", "optim.lr"]).rows) == 3
