@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.bench import LOSSES, apart, machine
-from experiments.benchmarks.training import GPU, STEPS, Clock, ours, plain
+from experiments.benchmarks import training
+from experiments.benchmarks.training import GPU, Clock, ours, plain
 
 ROWS = 15
 
@@ -22,14 +24,14 @@ def profile_plain(loss: str, trace: Path | None) -> str:
     """The table of the plain step; see :func:`experiments.benchmarks.training.plain`."""
     profiler = _profiler()
     plain(loss, profiler.start, profiler.stop)
-    return _table(profiler, STEPS if GPU else 1, trace)
+    return _table(profiler, training.PLAIN_STEPS, trace)
 
 
 def profile_ours(loss: str, folder: Path, overrides: tuple[str, ...], trace: Path | None) -> str:
     """The table of our step, Lightning, logging and the reading of slices included."""
     profiler = _profiler()
     ours(loss, folder, overrides, Clock(profiler.start, profiler.stop))
-    return _table(profiler, STEPS, trace)
+    return _table(profiler, training.STEPS, trace)
 
 
 def _profiler() -> profile:
@@ -41,7 +43,11 @@ def _table(profiler: profile, steps: int, trace: Path | None) -> str:
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
     times = "self_device_time_total" if GPU else "self_cpu_time_total"
-    rows = [(event.key, getattr(event, times) / 1000 / steps, event.count / steps) for event in profiler.key_averages()]
+    rows = [
+        (event.key, getattr(event, times) / 1000 / steps, event.count / steps)
+        for event in profiler.key_averages()
+        if event.device_type == DeviceType.CPU  # an operator has its kernels' time; they are listed again by themselves
+    ]
     total = sum(time for _, time, _ in rows)
     largest = sorted(rows, key=lambda row: -row[1])[:ROWS]
     shown = [(name[:60], time, f"{time / total:.1%}", calls) for name, time, calls in largest]
@@ -53,7 +59,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Where the time of a training step goes.")
     parser.add_argument("loss", choices=LOSSES, nargs="?", default="cb_fliprot")
-    parser.add_argument("--overrides", nargs="+", default=[], help="of the config, for our step")
+    parser.add_argument("--overrides", nargs="+", default=[], help="of model, loss, optim, trainer, compile; for ours")
     parser.add_argument("--out", type=Path, help="a folder for traces")
     arguments = parser.parse_args()
     if arguments.out is not None:

@@ -19,7 +19,7 @@ from cbseg.config import build, compose
 from cbseg.data.annotate import PointAnnotator
 from cbseg.data.datamodule import SliceDataModule, normalise
 from cbseg.data.splits import by_scan
-from cbseg.hardware import fast_memory_format, fast_precision, keep_freed_memory
+from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
@@ -30,6 +30,7 @@ from experiments.benchmarks.noise import SIZE, NoiseScan
 BATCH = 8  # §4.2
 GPU = torch.cuda.is_available()
 WARM_UP, STEPS = (10, 60) if GPU else (1, 3)
+PLAIN_STEPS = STEPS if GPU else 1  # of more than a minute each
 
 
 class Clock(pl.Callback):
@@ -62,7 +63,7 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
     Args:
         loss: Its config's name.
         folder: For the store.
-        overrides: Of the config.
+        overrides: Of the config: model, loss, optim, trainer and compile.
         clock: Times the steps.
 
     Returns:
@@ -73,19 +74,22 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     config = _config(loss, *overrides)
-    net = build(config.model, "model").to(memory_format=fast_memory_format())
+    net = build(config.model, "model").to(memory_format=fast_memory_format(config.trainer.accelerator))
+    if config.compile:
+        compile_network(net)
     module = SegmentationModule(net, build(config.loss, "loss"), build(config.optim, "optim"))
     data = _slices(folder)
-    precision: Any = config.trainer.precision
-    trainer = pl.Trainer(
+    precision = config.trainer.precision
+    trainer = build(
+        config.trainer,
+        "trainer",
         max_steps=WARM_UP + STEPS,
         limit_val_batches=0,
-        precision=fast_precision() if precision == "auto" else precision,
+        precision=fast_precision(config.trainer.accelerator) if precision == "auto" else precision,
         callbacks=[clock],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        enable_model_summary=False,
     )
     trainer.fit(module, datamodule=data)
     peak = torch.cuda.max_memory_allocated() / 2**20 if GPU else _peak_memory()
@@ -124,12 +128,11 @@ def plain(
         adam.step()
         _synchronise()
 
-    steps = STEPS if GPU else 1
     for _ in range(WARM_UP):
-        step({key: value[:1] for key, value in batch.items()} if not GPU else batch)
+        step(batch)
     on_begin()
     started = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(PLAIN_STEPS):
         step(batch)
     seconds = time.perf_counter() - started
     on_end()
@@ -144,7 +147,7 @@ def plain(
         count_pixels(prediction[None], torch.from_numpy(mask)[None])
         for x in (prediction.numpy(), mask):
             [region.centroid for region in regionprops(label(x, connectivity=2))]
-    return {"images": BATCH * steps / seconds, "tested": tested / (time.perf_counter() - started), "memory": peak}
+    return {"images": BATCH * PLAIN_STEPS / seconds, "tested": tested / (time.perf_counter() - started), "memory": peak}
 
 
 def two_passes(net: nn.Module, loss: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Terms:
