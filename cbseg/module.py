@@ -39,7 +39,7 @@ class SegmentationModule(pl.LightningModule):
 
     Attributes:
         test_counts: After testing, each slice's raw counts by its index in the store.
-        test_stage: What the next test's scores are logged under.
+        test_stage: What the next test's scores are logged under: ``test``, or ``last`` for the last epoch's weights.
     """
 
     def __init__(
@@ -120,11 +120,12 @@ class SegmentationModule(pl.LightningModule):
 
     def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
         """Each slice's predicted mask at its native size, on the CPU as the true one, by its index in the store."""
+        on_gpu = self.device.type == "cuda"
         masks = [
-            predict_mask(logits, mask.shape).to(mask.dtype).to("cpu", non_blocking=True)
+            predict_mask(logits, mask.shape).to(mask.dtype).to("cpu", non_blocking=on_gpu)
             for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True)
         ]
-        if self.device.type == "cuda":
+        if on_gpu:
             torch.cuda.synchronize(self.device)  # once a batch
         return dict(zip(batch["index"], masks, strict=True))
 

@@ -105,7 +105,9 @@ class SliceRecorder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Record the batch's slices that were chosen."""
+        """Record the batch's slices that were chosen, as the selected weights predict them."""
+        if pl_module.test_stage != "test":
+            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name, arrays in chosen_slices(data, data.split.test, self.count, outputs["predictions"]):
             self._record(name, **arrays)

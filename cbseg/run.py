@@ -61,7 +61,7 @@ log = logging.getLogger("cbseg")
 
 
 def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
-    """Train, select by validation Dice, test once, and leave a run folder behind; or go on with one that was begun.
+    """Train, select by validation Dice, test, and leave a run folder behind; or go on with one that was begun.
 
     Args:
         config: The composed config.
@@ -198,6 +198,7 @@ def fit_and_test(
         samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
     last_is_best = state.best["epoch"] == state.epochs
     last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder / LAST, "last")
+    seconds = timer.time_elapsed("train") + timer.time_elapsed("test")
     selected = test(trainer, module, datamodule, state.folder / BEST, "test")
     return {
         **selected,
@@ -206,7 +207,7 @@ def fit_and_test(
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,
         "images_per_second": round(state.epochs * samples / state.seconds, 2),
-        "seconds": round(timer.time_elapsed("train") + timer.time_elapsed("test"), 2),
+        "seconds": round(seconds + timer.time_elapsed("test"), 2),
     }
 
 

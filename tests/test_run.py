@@ -112,16 +112,15 @@ def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(t
 
     weights = []
     monkeypatch.setattr(run_module.SegmentationModule, "test_step", test_step)
-    folder = train("loss=full", "trainer.max_epochs=6", "trainer.precision=32-true")
+    monkeypatch.setattr(run_module.RunState, "_value", lambda self, row: -abs(row["epoch"] - 2))
+    folder = train("loss=full", "trainer.max_epochs=4")
     found = metrics(folder)
-    assert found["best_epoch"] < 6
+    assert found["best_epoch"] == 2
     assert read == 2 * list(range(8, 16))
     best = torch.load(folder / "best.ckpt", weights_only=True)
     assert best["epoch"] + 1 == found["best_epoch"]
     same = [all(torch.equal(read[name], p) for name, p in best["state_dict"].items()) for read in weights]
     assert same == [False] * (len(same) // 2) + [True] * (len(same) // 2)
-    scores = log_of(folder)["val/dice"]
-    assert found["best_epoch"] == 1 + scores.index(max(scores))
     assert set(found["last"]) == {"test", "undefined", "counts", "scans"}
     assert found["last"]["counts"]["slices"] == 8
 

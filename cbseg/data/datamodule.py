@@ -49,7 +49,9 @@ class TrainingSet(Dataset[dict[str, Any]]):
         rows = self.indices[places]
         names = {"name": [self.store.slices[i].name for i in rows]}
         if self.resident:
-            return names | {key: x[torch.as_tensor(places, device=x.device)] for key, x in self.resident.items()}
+            device = self.resident["image"].device
+            chosen = torch.tensor(places, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+            return names | {key: x[chosen] for key, x in self.resident.items()}
         arrays = {"image": self.store.images[rows], "mask": self.store.masks[rows], "points": self.points[places]}
         return names | {key: torch.from_numpy(x) for key, x in arrays.items()}
 
@@ -252,7 +254,7 @@ class SliceDataModule(pl.LightningDataModule):
     ) -> dict[str, Any]:
         """Masks to score at native size, a list, stay on the CPU, where regions are counted."""
         return {
-            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            key: value.to(device, non_blocking=device.type == "cuda") if isinstance(value, Tensor) else value
             for key, value in batch.items()
         }
 

@@ -24,7 +24,7 @@ def find_boundaries(
     Water spreads from the lowest pixel that it has reached, of equals from the one reached first. Each neighbour joins
     that pixel's basin at once, and counts as no lower than it. Markers are a hair lower than others of their height,
     and than each other in reading order. Such is ``skimage.segmentation.watershed`` from version 0.25.2 on, which
-    leaves the order of markers of one height open and takes three times as long.
+    leaves the order of markers of one height open and is slower.
 
     Args:
         landscape: Heights of at least 0, taken in single precision.

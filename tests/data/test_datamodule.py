@@ -94,6 +94,16 @@ def test_slices_that_live_on_a_device_make_the_same_batches(make):
     assert read.training_set.nbytes == 3 * 6 * 64 * 64
 
 
+@pytest.mark.parametrize(("free", "moved"), [(10**9, [torch.device("cuda")]), (10**5, [])])
+def test_slices_move_to_a_gpu_that_has_room_for_them(make, monkeypatch, free, moved):
+    datamodule, to = make(), []
+    monkeypatch.setattr(datamodule, "_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    monkeypatch.setattr(datamodule.training_set, "move_to", to.append)
+    datamodule.train_dataloader()
+    assert to == moved
+
+
 def test_masks_to_score_stay_where_regions_are_counted(make):
     datamodule = make()
     batch = next(iter(datamodule.test_dataloader()))
