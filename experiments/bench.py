@@ -107,7 +107,7 @@ def main() -> None:
             results["lcfcn"] = apart(bench_lcfcn)
             show("LCFCN alone, forward and backward", results["lcfcn"])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, {"machine": described, **environment(), "results": results})
+    write_json(arguments.out, environment() | {"settings": described, "results": results})
     print(f"\n{arguments.out}")
 
 

@@ -1,5 +1,7 @@
 """The bench and the profile, at a tiny size: the plain step computes what ours does, and both are measured."""
 
+import json
+
 import pytest
 import torch
 
@@ -85,3 +87,14 @@ def test_a_parts_results_are_shown_a_column_for_each_loss(capsys):
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [
         ["pl", "cb_flip"], ["-------", "----", "---------"], ["ratio", "4.00", "6.00"], ["TFLOP/s", "0.50", "0.25"],
     ]  # fmt: skip
+
+
+def test_the_file_holds_settings_machine_and_results(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "apart", lambda measure, *arguments: {"1 region, ratio": 4.0})
+    monkeypatch.setattr("sys.argv", ["bench", "--only", "lcfcn", "--out", str(tmp_path / "runs/bench.json")])
+    bench.main()
+    written = json.loads((tmp_path / "runs/bench.json").read_text())
+    assert written["results"] == {"lcfcn": {"1 region, ratio": 4.0}}
+    assert written["settings"]["batch_size"] == training.BATCH
+    assert {"machine", "versions", "git"} < set(written)
+    assert "1 region, ratio" in capsys.readouterr().out
