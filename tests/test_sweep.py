@@ -34,8 +34,9 @@ def sweep(covid_a, store, tmp_path):
             *overrides,
         ]  # fmt: skip
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=heed_ctrl_c,
+        )  # fmt: skip
         started.append(process)
         return process
 
@@ -43,6 +44,11 @@ def sweep(covid_a, store, tmp_path):
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def heed_ctrl_c():
+    """As under a terminal: a shell's background jobs, the tests themselves maybe, ignore SIGINT and hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process):
