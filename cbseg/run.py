@@ -26,6 +26,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
+from torch import nn
 
 from cbseg.config import CONF, build, check_settings, effective_overrides
 from cbseg.data.datamodule import SliceDataModule
@@ -87,10 +88,7 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
-    net, optimizer = build(config.model, "model"), build(config.optim, "optim")
-    net.to(memory_format=fast_memory_format(config.trainer.accelerator))
-    if config.compile:
-        compile_network(net)
+    net, optimizer = build_network(config), build(config.optim, "optim")
     module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
     try:
         module.configure_optimizers()
@@ -144,6 +142,24 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
     return folder
 
 
+def build_network(config: DictConfig) -> nn.Module:
+    """The config's network, in the layout that is fast where it trains, and compiled if the config says so."""
+    net: nn.Module = build(config.model, "model")
+    net.to(memory_format=fast_memory_format(config.trainer.accelerator))
+    if config.compile:
+        compile_network(net)
+    return net
+
+
+def build_trainer(config: DictConfig, **arguments: Any) -> pl.Trainer:
+    """The config's Trainer with more arguments, in the precision that is fast where it trains if that is ``auto``."""
+    precision = config.trainer.precision
+    if precision == "auto":
+        precision = fast_precision(config.trainer.accelerator)
+    trainer: pl.Trainer = build(config.trainer, "trainer", precision=precision, **arguments)
+    return trainer
+
+
 def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.Trainer, Timer]:
     """Lightning's Trainer for a run folder, and its clock.
 
@@ -161,12 +177,9 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
         callbacks.append(
             EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience, check_finite=False)
         )
-    precision = config.trainer.precision
-    trainer = build(
-        config.trainer,
-        "trainer",
+    trainer = build_trainer(
+        config,
         callbacks=callbacks,
-        precision=fast_precision(config.trainer.accelerator) if precision == "auto" else precision,
         plugins=[LightningEnvironment()],  # the processes of several devices are ours (cbseg.jobs), on a cluster too
         logger=False,
         default_root_dir=folder,

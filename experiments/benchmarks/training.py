@@ -19,11 +19,12 @@ from cbseg.config import build, compose
 from cbseg.data.annotate import PointAnnotator
 from cbseg.data.datamodule import SliceDataModule, normalise
 from cbseg.data.splits import by_scan
-from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
+from cbseg.hardware import keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
 from cbseg.module import SegmentationModule, predict_mask
+from cbseg.run import build_network, build_trainer
 from cbseg.transforms import apply_each
 from experiments.benchmarks.noise import SIZE, NoiseScan
 
@@ -74,18 +75,12 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     config = _config(loss, *overrides)
-    net = build(config.model, "model").to(memory_format=fast_memory_format(config.trainer.accelerator))
-    if config.compile:
-        compile_network(net)
-    module = SegmentationModule(net, build(config.loss, "loss"), build(config.optim, "optim"))
+    module = SegmentationModule(build_network(config), build(config.loss, "loss"), build(config.optim, "optim"))
     data = _slices(folder)
-    precision = config.trainer.precision
-    trainer = build(
-        config.trainer,
-        "trainer",
+    trainer = build_trainer(
+        config,
         max_steps=WARM_UP + STEPS,
         limit_val_batches=0,
-        precision=fast_precision(config.trainer.accelerator) if precision == "auto" else precision,
         callbacks=[clock],
         logger=False,
         enable_checkpointing=False,
