@@ -125,6 +125,12 @@ def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(t
     assert found["last"]["counts"]["slices"] == 8
 
 
+def test_the_epoch_of_the_best_validation_dice_is_selected(train):
+    folder = train("loss=full", "trainer.max_epochs=6", "trainer.precision=32-true")
+    scores = log_of(folder)["val/dice"]
+    assert metrics(folder)["best_epoch"] == 1 + scores.index(max(scores))
+
+
 def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
     read = []
     real = run_module.SegmentationModule.test_step
