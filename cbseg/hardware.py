@@ -62,9 +62,8 @@ def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     A checkpoint may come from a processor with another :func:`fast_memory_format`, and fused steps on a CPU take
     parameters and state in the order in which they lie in memory, whatever their strides.
     """
-    for parameter, state in optimizer.state.items():
-        if not isinstance(parameter, Tensor):
-            continue  # momo keeps its step sizes there too
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        state = optimizer.state.get(parameter, {})
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from cbseg.tracking import CONFIG, flat_settings
 from experiments.table import Cell, Table
@@ -62,12 +62,10 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
     )
 
 
-def differing(configs: Sequence[DictConfig]) -> set[str]:
+def differing(configs: Sequence[Any]) -> set[str]:
     """The keys in which configs differ, seed and fold aside."""
-    settings = []
-    for config in configs:
-        config.seed = 0  # and what is derived from it
-        settings.append(flat_settings(config))
+    one_seed: list[Any] = [OmegaConf.merge(config, {"seed": 0}) for config in configs]  # other keys are derived from it
+    settings = [flat_settings(config) for config in one_seed]
     keys = set().union(*settings) - {"data.split.fold"}
     return {key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)}
 

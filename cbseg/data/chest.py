@@ -134,9 +134,10 @@ class Chest:
         edge = 0.7 * self._patchy(z, size) + 0.5 * self._ragged(z, size)
         highest = edge.max()
         for lesion in self._lesions:
-            dx, dy, dz = ((value - lesion[axis]) / lesion[f"r{axis}"] for axis, value in (("x", x), ("y", y), ("z", z)))
+            dz = (z - lesion["z"]) / lesion["rz"]
             if abs(dz) > 1 + lesion["rough"] * highest + 12 * lesion["soft"]:
                 continue  # it would change no pixel by 0.01 HU
+            dx, dy = (x - lesion["x"]) / lesion["rx"], (y - lesion["y"]) / lesion["ry"]
             inside = 1 - np.sqrt(dx**2 + dy**2 + dz**2) + lesion["rough"] * edge
             share = 1 / (1 + np.exp(-np.clip(inside / lesion["soft"], -30, 30)))
             hu = hu + np.clip(lesion["value"] - hu, 0, None) * share
