@@ -10,7 +10,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 from cbseg.config import compose
 from cbseg.data import phantom
-from cbseg.run import run
+from cbseg.training import run
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cbseg import run as run_module
+from cbseg import training
 from cbseg.module import SegmentationModule
 from cbseg.run_state import RunState
 from cbseg.sweep import state_of
@@ -66,12 +66,12 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
 
 def test_a_run_that_goes_on_in_another_precision_says_so(train, monkeypatch, caplog):
     settings = ["loss=pl", "trainer.max_epochs=3", "data.batch_size=3"]
-    monkeypatch.setattr(run_module, "fast_precision", lambda accelerator: "32-true")
+    monkeypatch.setattr(training, "fast_precision", lambda accelerator: "32-true")
     with monkeypatch.context() as patch:
         die_at(patch, 1, 0)
         with pytest.raises(Killed):
             train(*settings)
-    monkeypatch.setattr(run_module, "fast_precision", lambda accelerator: "bf16-mixed")
+    monkeypatch.setattr(training, "fast_precision", lambda accelerator: "bf16-mixed")
     caplog.set_level("WARNING", "cbseg")
     assert metrics(train(*settings))["precision"] == "bf16-mixed"
     assert "began in 32-true and goes on in bf16-mixed" in caplog.text
