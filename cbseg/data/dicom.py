@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -119,6 +120,30 @@ class DicomSeries:
     def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a slice as it is stored so that row 0 is anterior and column 0 the patient's right."""
         return stored[:: 1 if self._down[1] > 0 else -1, :: 1 if self._right[0] > 0 else -1]
+
+    def to_nifti(self, labels: NDArray[np.uint8]) -> nib.Nifti1Image:
+        """Labels of its slices as an image that lies where the series lies.
+
+        Shape:
+            - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: :math:`(W, H, S)`.
+        """
+        first, last = (
+            np.array(self._headers[path].ImagePositionPatient, float) for path in (self.files[0], self.files[-1])
+        )
+        between, rows, columns = self.spacing
+        right, down = self._right * columns, self._down * rows
+        steps = len(self.files) - 1
+        up = (last - first) / steps if steps else self._normal * np.sign(self._normal[2]) * between
+        _, height, width = self.shape
+        if right[0] < 0:
+            first, right = first + right * (width - 1), -right
+        if down[1] < 0:
+            first, down = first + down * (height - 1), -down
+        affine = np.eye(4)
+        affine[:3] = np.column_stack([right, down, up, first])
+        image = nib.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ affine)  # DICOM is LPS, NIfTI RAS
+        image.header.set_xyzt_units("mm")
+        return image
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -92,6 +92,20 @@ class NiftiVolume:
         require_numbers(values, f"{self.path}, slice {k}")
         return values
 
+    def to_nifti(self, labels: NDArray[np.uint8]) -> nib.Nifti1Image:
+        """Labels of its slices as an image on the grid on which the file is stored.
+
+        Shape:
+            - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: the file's shape.
+        """
+        back = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt(CANONICAL), nib.io_orientation(self.affine)
+        )
+        stored = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), back)
+        image = nib.Nifti1Image(stored, self.affine, self.image.header, dtype=np.uint8)
+        image.header["cal_min"] = image.header["cal_max"] = 0  # the CT's display range
+        return image
+
 
 def nifti_files(folder: Path) -> list[Path]:
     """The NIfTI files in a folder, compressed or not, sorted by name.

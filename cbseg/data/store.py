@@ -194,8 +194,8 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
     with contextlib.ExitStack() as stack:
         images, masks, native = (stack.enter_context(part.with_name(part.name + name).open("wb")) for name in _ARRAYS)
         for position, (name, image, mask) in enumerate(scan.read()):
-            images.write(_resized(image, image_size, InterpolationMode.BILINEAR).tobytes())
-            masks.write(_resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
+            images.write(resized(image, image_size).tobytes())
+            masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
             native.write(mask.tobytes())
             regions = find_regions(mask > 0)[1]
             slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
@@ -203,5 +203,12 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
     return slices
 
 
-def _resized(x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode) -> NDArray[np.uint8]:
+def resized(
+    x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode = InterpolationMode.BILINEAR
+) -> NDArray[np.uint8]:
+    """A slice at training size.
+
+    Shape:
+        - x: :math:`(H, W)` uint8; output: ``size``.
+    """
     return resize(torch.tensor(x)[None], list(size), interpolation, antialias=True)[0].numpy()

@@ -3,6 +3,7 @@
 import logging
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -173,3 +174,22 @@ def test_the_real_slice_without_modality_reads_with_a_warning(shared, caplog):
     volume = DicomSeries([shared / "data/dicom_missing_tags/0.dcm"], "one")
     assert volume.slice(0).shape == (512, 512)
     assert "no Modality" in caplog.text
+
+
+@pytest.mark.parametrize("turned", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_labels_lie_where_the_series_lies(series, turned):
+    right, down = turned
+    for path in series.iterdir():
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        edit(path, ImageOrientationPatient=[right, 0, 0, 0, down, 0], ImagePositionPatient=[x + 7, y - 11, z])
+    volume = read(series)
+    labels = np.zeros(volume.shape, np.uint8)
+    labels[5, 20, 40] = 1
+    image = volume.to_nifti(labels)
+    voxel = np.argwhere(image.get_fdata() == 1)[0]
+    header = pydicom.dcmread(volume.files[5])
+    row, column = 20 if down > 0 else 63 - 20, 40 if right > 0 else 63 - 40  # where the file stores that pixel
+    rows, columns = (float(side) for side in header.PixelSpacing)
+    place = np.add(header.ImagePositionPatient, (right * columns * column, down * rows * row, 0))
+    np.testing.assert_allclose((image.affine @ [*voxel, 1])[:3], place * [-1, -1, 1], atol=1e-3)
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")

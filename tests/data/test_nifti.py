@@ -41,6 +41,19 @@ def test_every_stored_orientation_reads_to_the_same_slices(tmp_path, volume, cod
         assert (read.slice(k) == volume[k]).all()
 
 
+@pytest.mark.parametrize("codes", CODES)
+def test_labels_go_back_onto_the_stored_grid(tmp_path, volume, codes):
+    stored = nib.load(save(tmp_path / "v.nii.gz", volume, codes, scl_slope=2.0, scl_inter=-1024.0, cal_max=500.0))
+    labels = (volume % 3).astype(np.uint8)
+    nib.save(NiftiVolume(tmp_path / "v.nii.gz").to_nifti(labels), tmp_path / "labels.nii.gz")
+    back = nib.load(tmp_path / "labels.nii.gz")
+    assert back.get_data_dtype() == np.uint8
+    assert back.shape == stored.shape
+    assert (back.affine == stored.affine).all()
+    assert (back.get_fdata() == np.asarray(stored.dataobj.get_unscaled()) % 3).all()
+    assert back.header["cal_max"] == 0
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_scaling_in_the_header_is_applied(tmp_path, volume, suffix):
     image = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))

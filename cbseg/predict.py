@@ -1,0 +1,201 @@
+"""Segment new CT with a trained run: ``python -m cbseg.predict <run's folder> <CT> … --out <folder>``.
+
+A CT is a NIfTI file, a folder with one DICOM series, or an 8-bit picture of an axial slice. Labels of a volume are
+written as NIfTI that lies where the volume lies, those of a picture as PNG; ``predictions.csv`` has a row for each.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from PIL import Image
+from rich.progress import track
+
+from cbseg.data.datamodule import normalise
+from cbseg.data.dicom import DicomSeries
+from cbseg.data.nifti import NiftiVolume
+from cbseg.data.scans import read_grey
+from cbseg.data.store import resized
+from cbseg.data.volumes import grey_window, window_to_uint8
+from cbseg.errors import InputError
+from cbseg.hardware import keep_freed_memory
+from cbseg.module import predict_mask
+from cbseg.points import find_regions
+from cbseg.tracking import BEST, CONFIG
+from cbseg.training import build_network
+
+SUMMARY = "predictions.csv"
+_PICTURES = (".png", ".jpg", ".jpeg")
+_WINDOW = (-1250.0, 250.0)  # of COVID-19-A's runs, whose slices are pictures
+
+Labels = NDArray[np.uint8]
+
+
+class Predictor:
+    """A run's network with the weights of its best epoch, in single precision, on a GPU if there is one.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        InputError: If it holds no weights, or was trained on slices that were read in its dataset's own way.
+    """
+
+    def __init__(self, run: Path) -> None:
+        if not (run / BEST).is_file() or not (run / CONFIG).is_file():
+            raise InputError(f"{run}: holds no {BEST} or no {CONFIG}; give a run's folder, runs/<data>/<loss>/seed<k>")
+        self.run = run
+        config: Any = OmegaConf.load(run / CONFIG)
+        reading = config.data.find_scans
+        for key, usual in (("intensity", "window"), ("crop", None)):
+            if reading.get(key, usual) != usual:
+                raise InputError(
+                    f"{run}: was trained with data.find_scans.{key}={reading[key]}, which fits its dataset alone; "
+                    "give a run of protocol=paper"
+                )
+        self.window: tuple[float, float] = tuple(reading.get("window", _WINDOW))
+        size = config.data.image_size
+        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
+        self.batch_size: int = config.data.batch_size
+        self.num_classes: int = config.model.num_classes
+        if "weights" in config.model:
+            config.model.weights = "none"
+        self.net = build_network(config).eval()
+        state = torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]
+        self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.net.to(self.device)
+
+    @torch.inference_mode()
+    def slices(self, count: int, grey: Callable[[int], Labels]) -> Labels:
+        """Classes of some slices of one size.
+
+        Args:
+            count: How many.
+            grey: Gives slice ``k``, (H, W) uint8.
+
+        Returns:
+            (count, H, W) uint8.
+        """
+        classes: list[Labels] = []
+        starts = range(0, count, self.batch_size)
+        for start in track(starts, "segmenting", transient=True, disable=not sys.stdout.isatty()):
+            images = [grey(k) for k in range(start, min(start + self.batch_size, count))]
+            batch = torch.from_numpy(np.stack([resized(image, self.size) for image in images]))
+            for logits, image in zip(self.net(normalise(batch.to(self.device))), images, strict=True):
+                classes.append(predict_mask(logits, image.shape).to(torch.uint8).cpu().numpy())
+        return np.stack(classes)
+
+    def volume(self, volume: NiftiVolume | DicomSeries) -> Labels:
+        """Classes of a volume's slices from foot to head, (S, H, W) uint8.
+
+        Raises:
+            InputError: If a slice cannot be read.
+        """
+        window = grey_window(volume, "window", self.window)
+        return self.slices(volume.shape[0], lambda k: window_to_uint8(volume.slice(k), window))
+
+
+def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
+    """Segment one CT, and write its labels and its row of ``predictions.csv``.
+
+    Args:
+        predictor: The network.
+        path: A NIfTI file, a DICOM series' folder, or a picture.
+        out: The folder for the labels, which are named as the CT is; it exists.
+
+    Returns:
+        The row: ``regions`` are 8-connected components, counted slice by slice; ``volume_ml`` is that of the infection.
+
+    Raises:
+        InputError: If the CT cannot be read, or its labels are there already. Nothing is written then.
+    """
+    is_picture = path.suffix.lower() in _PICTURES
+    name = path.resolve().name
+    written = out / (f"{path.stem}.png" if is_picture else re.sub(r"(\.nii(\.gz)?)?$", ".nii.gz", name, count=1))
+    if written.exists():
+        raise InputError(f"{written}: is there already; move it, or give another folder with --out")
+    millilitres: float | None = None
+    if is_picture:
+        grey = read_grey(path)
+        labels = predictor.slices(1, lambda k: grey)
+        write: Callable[[Path], Any] = Image.fromarray(labels[0] * (255 // (predictor.num_classes - 1))).save
+    else:
+        volume = _open(path)
+        labels = predictor.volume(volume)
+        write = volume.to_nifti(labels).to_filename
+        millilitres = round(int((labels > 0).sum()) * float(np.prod(volume.spacing)) / 1000, 3)
+    part = out / f".part-{written.name}"
+    write(part)
+    part.replace(written)
+    row = {
+        "ct": str(path),
+        "labels": str(written),
+        "slices": len(labels),
+        "infected_slices": int((labels > 0).any((1, 2)).sum()),
+        "regions": sum(find_regions(one > 0)[1] for one in labels),
+        "infected_pixels": int((labels > 0).sum()),
+        "volume_ml": millilitres,
+        "run": str(predictor.run),
+    }
+    with (out / SUMMARY).open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(row)
+    return row
+
+
+def _open(path: Path) -> NiftiVolume | DicomSeries:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
+        return DicomSeries(files, str(path))
+    if path.name.endswith((".nii", ".nii.gz")):
+        return NiftiVolume(path)
+    raise InputError(f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM series' folder, or a picture (.png, .jpg)")
+
+
+def main() -> None:
+    """The command line; a CT that cannot be segmented is named, the others are, and the exit code is 1."""
+    parser = argparse.ArgumentParser(description="Segment new CT with a trained run. Not for diagnosis.")
+    parser.add_argument("run", type=Path, help="the run's folder, runs/<data>/<loss>/seed<k>")
+    parser.add_argument("ct", type=Path, nargs="+", help="NIfTI files, folders with a DICOM series each, or pictures")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="where labels go (default: predictions)")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    try:
+        predictor = Predictor(arguments.run)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {arguments.out}: cannot be made ({error.strerror}); give another folder with --out")
+    failed = 0
+    for path in arguments.ct:
+        try:
+            row = predict(predictor, path, arguments.out)
+        except InputError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        volume = "" if row["volume_ml"] is None else f", {row['volume_ml']:.1f} ml"
+        print(
+            f"{row['labels']}: infection in {row['infected_slices']} of {row['slices']} slices, "
+            f"{row['regions']} regions{volume}",
+            flush=True,
+        )
+    sys.exit(f"{failed} of {len(arguments.ct)} could not be segmented" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
