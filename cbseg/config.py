@@ -102,6 +102,14 @@ def check_settings(config: DictConfig) -> None:
     check_choice(
         "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
     )
-    check_choice("selection.mode", config.selection.mode, ["max", "min"])
+    for key in ("check_val_every_n_epoch", "val_check_interval"):
+        if key in config.trainer:
+            raise InputError(
+                f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
+            )
+    if config.trainer.get("limit_val_batches") == 0:
+        raise InputError(
+            "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"
+        )
     if config.logger:
         wandb_mode(config.logger.mode)

@@ -138,13 +138,23 @@ def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
         for line in reader:
             try:
                 here = clicks.setdefault(line["slice"], [])
-                if line["row"] or line["column"] or line["class"]:
-                    here.append((int(line["row"]), int(line["column"]), int(line["class"])))
+                click = _click(line)
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{path}, line {reader.line_num}: {line} is not slice,row,column,class with whole numbers"
                 ) from error
+            if click is None:
+                continue
+            if any(click[:2] == other[:2] and click != other for other in here):
+                raise InputError(f"{path}, line {reader.line_num}: the pixel has another class above; keep one of them")
+            here.append(click)
     return clicks
+
+
+def _click(line: dict[str, str]) -> tuple[int, int, int] | None:
+    """Row, column and class of a line of the file, or nothing if all three are empty; a line may not end before."""
+    row, column, value = line["row"], line["column"], line["class"]
+    return None if (row, column, value) == ("", "", "") else (int(row), int(column), int(value))
 
 
 def place_points(

@@ -34,7 +34,6 @@ from cbseg.training import build_network
 
 SUMMARY = "predictions.csv"
 _PICTURES = (".png", ".jpg", ".jpeg")
-_WINDOW = (-1250.0, 250.0)  # of COVID-19-A's runs, whose slices are pictures
 
 Labels = NDArray[np.uint8]
 
@@ -61,7 +60,7 @@ class Predictor:
                     f"{run}: was trained with data.find_scans.{key}={reading[key]}, which fits its dataset alone; "
                     "give a run of protocol=paper"
                 )
-        self.window: tuple[float, float] = tuple(reading.get("window", _WINDOW))
+        self.window: tuple[float, float] | None = tuple(reading.window) if "window" in reading else None
         size = config.data.image_size
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
         self.batch_size: int = config.data.batch_size
@@ -98,8 +97,13 @@ class Predictor:
         """Classes of a volume's slices from foot to head, (S, H, W) uint8.
 
         Raises:
-            InputError: If a slice cannot be read.
+            InputError: If a slice cannot be read, or the run was trained on pictures.
         """
+        if self.window is None:
+            raise InputError(
+                f"{volume.name}: is a volume, but {self.run} was trained on pictures (COVID-19-A's are cropped to the "
+                "lungs and turned); give pictures like those, or a run of data=covidB_… or covidC_…"
+            )
         window = grey_window(volume, "window", self.window)
         return self.slices(volume.shape[0], lambda k: window_to_uint8(volume.slice(k), window))
 

@@ -16,7 +16,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from cbseg.config import CONF
@@ -50,14 +50,15 @@ def _processes(config: DictConfig) -> int:
         InputError: If there are several, and their trainer was not chosen.
     """
     devices = config.trainer.devices
+    chosen = len(devices) if isinstance(devices, ListConfig) else devices
     if config.trainer.get("strategy") is None:
-        if devices not in (1, "auto"):
-            raise InputError(f"trainer.devices={devices}: several devices train together with trainer=ddp")
+        if chosen != 1:
+            raise InputError(f"trainer.devices={devices}: several devices train together with trainer=ddp; give 1")
         return 1
     if devices in (-1, "auto"):
         return torch.cuda.device_count() or 1
-    check_whole("trainer.devices", devices, least=1)
-    return int(devices)
+    check_whole("trainer.devices", chosen, least=1)
+    return int(chosen)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

@@ -66,7 +66,9 @@ class RunState(Checkpoint):
             self._begun = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training paused."""
+        """Training paused, once a GPU has done what it was given."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
         self.seconds += time.monotonic() - self._begun
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -21,7 +21,7 @@ from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
 from cbseg.jobs import StopAtOnce
-from cbseg.metrics import SCORES, Counts, undefined_scores
+from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.run_state import RunState
@@ -77,7 +77,8 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise InputError(f"optim: {error}") from error
-    state = RunState(folder, config.selection.monitor, config.selection.mode)
+    monitor = config.selection.monitor
+    state = RunState(folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
     trainer, timer = make_trainer(config, folder, state)
     datamodule.setup()
     code = environment()
@@ -149,17 +150,15 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
     Raises:
         InputError: If a setting is refused.
     """
-    selection = config.selection
+    patience = config.selection.patience
     timer = Timer()
     callbacks: list[pl.Callback] = [state, timer, StopAtOnce(), SliceRecorder(folder / "slices", config.overlays)]
     if config.logger:
         callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=False))
-    if selection.patience is not None:
-        callbacks.append(
-            EarlyStopping(selection.monitor, mode=selection.mode, patience=selection.patience, check_finite=False)
-        )
+    if patience is not None:
+        callbacks.append(EarlyStopping(state.monitor, mode=state.mode, patience=patience, check_finite=False))
     trainer = build_trainer(
         config,
         callbacks=callbacks,
@@ -189,9 +188,9 @@ def fit_and_test(
     elif last is not None:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
         timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
-    samples = len(datamodule.train_dataloader().sampler) * trainer.world_size  # type: ignore[arg-type]
-    if isinstance(trainer.limit_train_batches, int):
-        samples = min(samples, trainer.limit_train_batches * datamodule.batch_size)
+    loader, limit = datamodule.train_dataloader(), trainer.limit_train_batches
+    batches = int(limit * len(loader)) if isinstance(limit, float) else limit
+    samples = min(len(loader.sampler), batches * (loader.batch_size or 1)) * trainer.world_size  # type: ignore[arg-type]
     last_is_best = state.best["epoch"] == state.epochs
     last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder / LAST, "last")
     seconds = timer.time_elapsed("train") + timer.time_elapsed("test")

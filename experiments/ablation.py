@@ -63,10 +63,13 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
 
 
 def differing(configs: Sequence[Any]) -> set[str]:
-    """The keys in which configs differ, seed and fold aside."""
-    one_seed: list[Any] = [OmegaConf.merge(config, {"seed": 0}) for config in configs]  # other keys are derived from it
-    settings = [flat_settings(config) for config in one_seed]
-    keys = set().union(*settings) - {"data.split.fold"}
+    """The keys in which configs differ, seed, fold and store aside."""
+    settings = [flat_settings(config) for config in configs]
+    keys = set().union(*settings) - {
+        "data.split.fold",
+        "data.seed",
+        "data.store",
+    }  # a saved config holds ${seed}'s value
     return {key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)}
 
 

@@ -134,7 +134,7 @@ def test_peoples_clicks_are_read_and_placed(tmp_path):
     assert (place_points(clicks["train-2"], (5, 6), "ignore") == IGNORE).all()
 
 
-@pytest.mark.parametrize("line", ["train-1,3,4", "train-1,a,4,1", "train-1,3.5,4,1"])
+@pytest.mark.parametrize("line", ["train-1", "train-1,3,4", "train-1,a,4,1", "train-1,3.5,4,1"])
 def test_a_line_that_is_no_click_is_refused_with_its_number(tmp_path, line):
     file = tmp_path / "clicks.csv"
     file.write_text(f"slice,row,column,class\ntrain-0,1,1,1\n{line}\n")
@@ -147,6 +147,10 @@ def test_clicks_that_cannot_be_are_refused(tmp_path):
         read_points(tmp_path / "none.csv")
     with pytest.raises(ValueError, match="row 9, column 0, class 1"):
         place_points([(9, 0, 1)], (5, 6))
+    file = tmp_path / "clicks.csv"
+    file.write_text("slice,row,column,class\na,3,4,1\na,3,4,1\nb,3,4,0\na,3,4,0\n")
+    with pytest.raises(InputError, match=r"line 5: the pixel has another class above"):
+        read_points(file)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from cbseg import predict as predict_module
 from cbseg.data import phantom
 from cbseg.data.volumes import window_to_uint8
 
+TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
+
 
 @pytest.fixture
 def run(train):
-    return train("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
+    return train(*TRAINED)
 
 
 @pytest.fixture
@@ -45,9 +47,11 @@ def test_test_slices_are_segmented_as_in_the_runs_test(run, covid_a, segment, tm
     assert [int(row["infected_pixels"]) for row in rows] == [a["prediction"].sum() for a in recorded.values()]
 
 
-def test_volumes_are_segmented_alike_as_nifti_of_any_orientation_dicom_and_pictures(run, segment, tmp_path):
+def test_volumes_are_segmented_alike_as_nifti_of_any_orientation_dicom_and_pictures(train, segment, tmp_path):
     root = tmp_path / "covidB"
-    phantom.generate(root, "covidB", scans=1, seed=4, size=64)
+    phantom.generate(root, "covidB", scans=4, seed=4, size=64)
+    split = ["data.split.train=2", "data.split.val=1", "data.split.test=1"]
+    run = train(*TRAINED, "data=covidB_sep", f"data.root={root}", *split)
     hu = phantom.draw_volume(4, 1, slices=21, size=64)[0]
     canonical = nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-2.0, -3.0, 4.0, 1.0]))
     turned = canonical.as_reoriented([[1, -1], [2, 1], [0, -1]])
@@ -74,6 +78,13 @@ def test_volumes_are_segmented_alike_as_nifti_of_any_orientation_dicom_and_pictu
     assert float(row["volume_ml"]) == pytest.approx(labels.sum() * 2 * 3 * 4 / 1000, abs=1e-3)
     assert int(row["infected_slices"]) == labels.any((0, 1)).sum()
     assert f"infection in {row['infected_slices']} of 21 slices" in printed
+
+
+def test_a_run_on_pictures_takes_no_volumes(run, segment, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((64, 64, 2), np.int16), np.eye(4)), tmp_path / "ct.nii")
+    printed, code = segment(run, tmp_path / "ct.nii")
+    assert code == "1 of 1 could not be segmented"
+    assert f"{tmp_path}/ct.nii: is a volume, but {run} was trained on pictures" in printed
 
 
 def test_a_bad_ct_is_named_and_the_others_are_segmented(run, covid_a, segment, tmp_path):

@@ -199,7 +199,7 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
     for loss, seed, weight, dice in [("pl", 0, None, 0.3), ("cb_flip", 0, 1.0, 0.5), ("cb_flip", 1, 1.0, 0.7),
                                      ("cb_flip", 0, 3.0, 0.8)]:  # fmt: skip
         folder = finished(tmp_path, "covidA", loss, seed, dice, "" if weight != 3.0 else "loss.weight=3.0")
-        config = {"loss": {} if weight is None else {"weight": weight}}
+        config = {"loss": {} if weight is None else {"weight": weight}, "data": {"seed": seed, "split": {"fold": seed}}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     table = ablation(tmp_path, ["loss.weight"])
     assert list(table.rows) == ["covidA pl (1)", "covidA cb_flip weight=1.0 (2)", "covidA cb_flip weight=3.0 (1)"]
@@ -208,7 +208,9 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
     assert "(–)" not in table.markdown()
     with pytest.raises(SystemExit, match="no run's config.yaml has a value at loss.wait"):
         ablation(tmp_path, ["loss.wait"])
-    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 1, "loss": {"weight": 1.0}, "optim": {"lr": 0.1}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"data": {"seed": 1}, "loss": {"weight": 1.0}, "optim": {"lr": 0.1}})
+    )
     with pytest.raises(SystemExit, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
         ablation(tmp_path, ["loss.weight"])
     assert len(ablation(tmp_path, ["loss.weight", "optim.lr"]).rows) == 3

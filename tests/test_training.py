@@ -129,6 +129,13 @@ def test_the_epoch_of_the_best_validation_dice_is_selected(train):
     assert metrics(folder)["best_epoch"] == 1 + scores.index(max(scores))
 
 
+def test_the_epoch_of_the_lowest_validation_mae_is_selected(train):
+    folder = train("loss=pl", "trainer.max_epochs=8", "selection.monitor=val/mae", "trainer.precision=32-true")
+    errors = log_of(folder)["val/mae"]
+    assert min(errors) < max(errors)
+    assert metrics(folder)["best_epoch"] == 1 + errors.index(min(errors))
+
+
 def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
     read = []
     real = training.SegmentationModule.test_step

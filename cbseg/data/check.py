@@ -77,6 +77,8 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
 def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
     sizes = sorted({item.shape for item in infos})
     text = f"{len(infos)} slices of {' and '.join(f'{width} × {height}' for height, width in sizes)}"
+    if len(infos) > 1:
+        text += f", {infos[0].name} to {infos[-1].name}"
     text += f", {sum(item.regions > 0 for item in infos)} with infection"
     if isinstance(scan, VolumeScan):
         volume = scan.open_image()

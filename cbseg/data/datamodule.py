@@ -1,5 +1,6 @@
 """One LightningDataModule for every dataset and split; the configs in ``conf/data`` say which."""
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.seeds import derived_seed
+
+log = logging.getLogger(__name__)
 
 _RESIDENT_SHARE = 0.25  # of a GPU's free memory that training slices may take
 
@@ -200,6 +203,14 @@ class SliceDataModule(pl.LightningDataModule):
         self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.dataset))
         self.split = self.split_slices(self.store.slices)
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
+        classes = range(1, self.annotate.num_classes)
+        if missing := sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist())):
+            log.warning(
+                "%s: no validation slice holds class %s, so Dice is undefined for an epoch that rightly predicts none, "
+                "and selects badly; choose other validation slices, or selection.monitor=val/mae",
+                self.dataset,
+                ", ".join(map(str, missing)),
+            )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of the training slices, shuffled. On a GPU with room for all of them they move there, once."""
@@ -241,6 +252,10 @@ class SliceDataModule(pl.LightningDataModule):
 
     def _evaluation(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
         rank, processes = self._share()
+        if len(indices) < processes:
+            raise InputError(
+                f"trainer.devices={processes}: there are {len(indices)} slices to score; give no more devices"
+            )
         return DataLoader(
             EvaluationSet(self.store, indices[rank::processes]),
             self.batch_size,

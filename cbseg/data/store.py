@@ -26,7 +26,7 @@ from cbseg.points import find_regions
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when the files below mean something else: old stores are then built anew
+_FORMAT = 2  # raise it when the files below mean something else: old stores are then built anew
 _INDEX, _IMAGES, _MASKS, _NATIVE = "index.json", "images.u8", "masks.u8", "native_masks.u8"
 _ARRAYS = (_IMAGES, _MASKS, _NATIVE)
 _WORKERS = min(os.cpu_count() or 1, 8)
@@ -119,7 +119,7 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
         name: The dataset's name.
 
     Returns:
-        The store's folder, named after the dataset and a fingerprint of the files' contents and of the settings.
+        The store's folder, named after the dataset and a fingerprint of the files' names and contents and the settings.
 
     Raises:
         InputError: If a scan cannot be read, or the store cannot be written.
@@ -153,6 +153,7 @@ def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
     for scan in scans:
         digest.update(repr((scan.name, scan.subset, scan.settings)).encode())
         for path in scan.files:
+            digest.update(path.name.encode())  # names pair images and masks, and number slices
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

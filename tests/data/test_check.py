@@ -23,6 +23,7 @@ def lines(data, root, sheet):
 
 def test_it_reports_scans_counts_split_and_draws_the_sheet(drawn, tmp_path):
     report = lines("covidB_sep", drawn, tmp_path / "sheet.png")
+    assert report[0].startswith("scan-1: 21 slices of 32 × 32, scan-1-00 to scan-1-20, ")
     assert "stored as LPS" in report[0]
     assert "mm, values -1024…" in report[0]
     assert report[9].startswith("in all 9 scans, 193 slices")

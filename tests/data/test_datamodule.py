@@ -48,6 +48,20 @@ def test_covid_a_splits_into_45_5_and_48():
     assert sorted([*split.train, *split.val, *split.test]) == list(range(98))
 
 
+def test_a_class_that_no_validation_slice_holds_is_warned_of(make, caplog):
+    make()
+    assert not caplog.records
+    make("model.num_classes=3")
+    assert "covidA: no validation slice holds class 2, so Dice is undefined" in caplog.text
+
+
+def test_more_processes_than_slices_to_score_are_refused(make, monkeypatch):
+    datamodule = make()
+    monkeypatch.setattr(datamodule, "_share", lambda: (0, 3))
+    with pytest.raises(InputError, match=r"trainer\.devices=3: there are 2 slices to score"):
+        datamodule.val_dataloader()
+
+
 @pytest.mark.parametrize(("val", "message"), [(2, "each part needs"), (3, "each part needs"), (0, "1 or more")])
 def test_too_few_slices_for_the_split_are_refused(val, message):
     with pytest.raises(InputError, match=message):

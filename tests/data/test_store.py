@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cbseg.data import covid_b, phantom
 from cbseg.data import store as store_module
 from cbseg.data.covid_a import FOLDERS, find_scans
 from cbseg.data.store import SliceStore, prepare
@@ -63,6 +64,19 @@ def test_it_is_built_once_and_anew_only_when_contents_or_settings_change(covid_a
         root / "Dataset" / FOLDERS["train"] / "GT/3.png"
     )
     assert prepare(find_scans(root), SIZE, tmp_path, "covidA") != first
+
+
+def test_files_that_change_names_make_another_store_as_names_pair_them(tmp_path):
+    root = tmp_path / "covidB"
+    phantom.generate(root, "covidB", scans=1, seed=4, size=64)
+    *masks, last = sorted((root / covid_b.PNG).iterdir(), key=lambda path: int(path.stem.split("_z")[1]))
+    last.unlink()
+    first = prepare(covid_b.find_scans(root), SIZE, tmp_path, "covidB")
+    for mask, above in zip(reversed(masks), reversed([*masks[1:], last]), strict=True):
+        mask.rename(above)
+    second = prepare(covid_b.find_scans(root), SIZE, tmp_path, "covidB")
+    assert second != first
+    assert not np.array_equal(SliceStore(second).masks, SliceStore(first).masks)
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_to_do(covid_a, tmp_path, monkeypatch):
