@@ -59,6 +59,7 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
         rows,
         DIGITS,
         with_paper=False,
+        by_seed=False,
     )
 
 
@@ -74,7 +75,7 @@ def differing(configs: Sequence[Any]) -> set[str]:
 
 
 def cell(scores: list[dict[str, Any]], name: str) -> Cell:
-    """One score of several runs, which count as seeds."""
+    """One score of several runs, which may differ in fold and seed."""
     return Cell({k: score[name] for k, score in enumerate(scores)}, None)
 
 

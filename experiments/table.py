@@ -37,7 +37,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: a file name, what it shows, its cells by row and column, and whether to show the paper's numbers."""
+    """One table.
+
+    Attributes:
+        name: Of its files.
+        caption: What it shows.
+        index: The title of the column of row names.
+        rows: Its cells by row and column.
+        digits: Behind the point.
+        with_paper: Whether to show the paper's numbers.
+        by_seed: Whether the cells' runs are seeds, which every row should have alike.
+    """
 
     name: str
     caption: str
@@ -45,6 +55,7 @@ class Table:
     rows: dict[str, dict[str, Cell]]
     digits: int
     with_paper: bool = True
+    by_seed: bool = True
 
     @property
     def seeds(self) -> dict[str, set[int]]:
@@ -62,8 +73,12 @@ class Table:
                 undefined[row, _listed(k for k, score in cell.ours.items() if score is None)].append(column)
         parts = {
             "Not run": [row for row, seeds in self.seeds.items() if not seeds] if ran else ["every loss"],
-            "Seeds missing": [f"{row} has no seed {seeds}" for row, seeds in lacking.items() if seeds],
-            "Undefined": [f"{_listed(names)} of {row} in seed {k}" for (row, k), names in undefined.items() if k],
+            "Seeds missing": [f"{row} has no seed {seeds}" for row, seeds in lacking.items() if seeds and self.by_seed],
+            "Undefined": [
+                f"{_listed(names)} of {row}" + (f" in seed {k}" if self.by_seed else "")
+                for (row, k), names in undefined.items()
+                if k
+            ],
         }
         return " ".join(f"{what}: {'; '.join(where)}." for what, where in parts.items() if where)
 
@@ -83,7 +98,7 @@ class Table:
             return f"{marked} ({shown(cell.paper)})" if self.with_paper else marked
 
         frame = pd.DataFrame.from_dict(self.rows, orient="index").map(text).rename_axis(self.index)
-        if len({len(seeds) for seeds in self.seeds.values() if seeds}) > 1:
+        if self.by_seed and len({len(seeds) for seeds in self.seeds.values() if seeds}) > 1:
             frame.insert(0, "Seeds", [str(len(seeds)) for seeds in self.seeds.values()])
         return frame
 

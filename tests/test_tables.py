@@ -206,6 +206,7 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
     row = table.text().loc["covidA cb_flip weight=1.0 (2)"]
     assert (row["Dice"], row["last Dice"]) == ("0.60 ± 0.14", "0.50 ± 0.14")
     assert "(–)" not in table.markdown()
+    assert "seed" not in table.markdown().lower()
     with pytest.raises(SystemExit, match="no run's config.yaml has a value at loss.wait"):
         ablation(tmp_path, ["loss.wait"])
     (folder / "config.yaml").write_text(
