@@ -18,7 +18,7 @@ TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
 
 @pytest.fixture
 def run(train):
-    return train(*TRAINED)
+    return train("loss=pl", "trainer.max_epochs=1")
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def segment(monkeypatch, capsys, tmp_path):
     return one
 
 
-def test_test_slices_are_segmented_as_in_the_runs_test(run, covid_a, segment, tmp_path):
+def test_test_slices_are_segmented_as_in_the_runs_test(train, covid_a, segment, tmp_path):
+    run = train(*TRAINED)
     recorded = {path.stem.removeprefix("test-"): np.load(path) for path in (run / "slices").glob("*.npz")}
     images = [next(covid_a.rglob(f"LungInfection-Test/Imgs/{stem}.*")) for stem in recorded]
     assert segment(run, *images)[1] == 0
@@ -51,7 +52,7 @@ def test_volumes_are_segmented_alike_as_nifti_of_any_orientation_dicom_and_pictu
     root = tmp_path / "covidB"
     phantom.generate(root, "covidB", scans=4, seed=4, size=64)
     split = ["data.split.train=2", "data.split.val=1", "data.split.test=1"]
-    run = train(*TRAINED, "data=covidB_sep", f"data.root={root}", *split)
+    run = train(*TRAINED, "trainer.max_epochs=12", "data=covidB_sep", f"data.root={root}", *split)
     hu = phantom.draw_volume(4, 1, slices=21, size=64)[0]
     canonical = nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-2.0, -3.0, 4.0, 1.0]))
     turned = canonical.as_reoriented([[1, -1], [2, 1], [0, -1]])
@@ -103,10 +104,9 @@ def test_a_bad_ct_is_named_and_the_others_are_segmented(run, covid_a, segment, t
     assert (tmp_path / f"out/{good.stem}.png").read_bytes() == before
 
 
-def test_a_folder_that_is_no_run_and_a_run_on_slices_read_in_another_way_are_refused(train, segment, tmp_path):
+def test_a_folder_that_is_no_run_and_a_run_on_slices_read_in_another_way_are_refused(run, segment, tmp_path):
     _, code = segment(tmp_path, "ct.nii.gz")
     assert f"error: {tmp_path}: holds no best.ckpt or no config.yaml" in code
-    run = train("loss=pl", "trainer.max_epochs=1")
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(config, "data.find_scans.intensity", "released")
     OmegaConf.save(config, run / "config.yaml")
