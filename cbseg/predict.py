@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.progress import track
 
-from cbseg.data.datamodule import normalise
-from cbseg.data.dicom import DicomSeries
+from cbseg.data.datamodule import height_and_width, normalise
+from cbseg.data.dicom import DicomSeries, dicom_files
 from cbseg.data.nifti import NiftiVolume
-from cbseg.data.scans import read_grey
+from cbseg.data.scans import PICTURES, read_grey
 from cbseg.data.store import resized
 from cbseg.data.volumes import grey_window, window_to_uint8
 from cbseg.errors import InputError
@@ -33,7 +33,6 @@ from cbseg.tracking import BEST, CONFIG
 from cbseg.training import build_network
 
 SUMMARY = "predictions.csv"
-_PICTURES = (".png", ".jpg", ".jpeg")
 
 Labels = NDArray[np.uint8]
 
@@ -61,8 +60,7 @@ class Predictor:
                     "give a run of protocol=paper"
                 )
         self.window: tuple[float, float] | None = tuple(reading.window) if "window" in reading else None
-        size = config.data.image_size
-        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
+        self.size = height_and_width(config.data.image_size)
         self.batch_size: int = config.data.batch_size
         self.num_classes: int = config.model.num_classes
         if "weights" in config.model:
@@ -122,7 +120,7 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
     Raises:
         InputError: If the CT cannot be read, or its labels are there already. Nothing is written then.
     """
-    is_picture = path.suffix.lower() in _PICTURES
+    is_picture = path.suffix.lower() in PICTURES
     name = path.resolve().name
     written = out / (f"{path.stem}.png" if is_picture else re.sub(r"(\.nii(\.gz)?)?$", ".nii.gz", name, count=1))
     if written.exists():
@@ -136,7 +134,7 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         volume = _open(path)
         labels = predictor.volume(volume)
         write = volume.to_nifti(labels).to_filename
-        millilitres = round(int((labels > 0).sum()) * float(np.prod(volume.spacing)) / 1000, 3)
+        millilitres = round(np.count_nonzero(labels) * float(np.prod(volume.spacing)) / 1000, 3)
     part = out / f".part-{written.name}"
     write(part)
     part.replace(written)
@@ -144,9 +142,9 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         "ct": str(path),
         "labels": str(written),
         "slices": len(labels),
-        "infected_slices": int((labels > 0).any((1, 2)).sum()),
+        "infected_slices": np.count_nonzero(labels.any((1, 2))),
         "regions": sum(find_regions(one > 0)[1] for one in labels),
-        "infected_pixels": int((labels > 0).sum()),
+        "infected_pixels": np.count_nonzero(labels),
         "volume_ml": millilitres,
         "run": str(predictor.run),
     }
@@ -162,8 +160,7 @@ def _open(path: Path) -> NiftiVolume | DicomSeries:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
-        return DicomSeries(files, str(path))
+        return DicomSeries(dicom_files(path), str(path))
     if path.name.endswith((".nii", ".nii.gz")):
         return NiftiVolume(path)
     raise InputError(f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM series' folder, or a picture (.png, .jpg)")

@@ -19,6 +19,8 @@ from experiments.table import Cell, Table
 from experiments.tables import COLUMNS, DIGITS, LOSSES, read_runs
 
 LAST = ("dice", "ppv", "sens")
+POOLED = {"data.split.fold", "data.seed", "data.store"}
+"""Keys in which runs of a row may differ; the last two are the run's own, which a saved config holds as values."""
 
 
 def ablation(runs: Path, by: Sequence[str]) -> Table:
@@ -66,11 +68,7 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
 def differing(configs: Sequence[Any]) -> set[str]:
     """The keys in which configs differ, seed, fold and store aside."""
     settings = [flat_settings(config) for config in configs]
-    keys = set().union(*settings) - {
-        "data.split.fold",
-        "data.seed",
-        "data.store",
-    }  # a saved config holds ${seed}'s value
+    keys = set().union(*settings) - POOLED
     return {key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)}
 
 

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cbseg.data.scans import SliceData, read_binary_mask, read_grey
+from cbseg.data.scans import PICTURES, SliceData, read_binary_mask, read_grey
 from cbseg.errors import InputError
 
 FOLDERS = {
     "train": Path("TrainingSet/LungInfection-Train/Doctor-label"),
     "test": Path("TestingSet/LungInfection-Test"),
 }
-_PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         )
     pictures: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
+        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
             if path.stem in pictures:
                 raise InputError(f"{path}: {pictures[path.stem].name} has the same stem; keep one of them")
             pictures[path.stem] = path
     if not pictures:
-        raise InputError(f"{folder}: holds no pictures ({', '.join(_PICTURES)}); put COVID-19-A's there")
+        raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)}); put COVID-19-A's there")
     return pictures

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbseg.data.dicom import DicomSeries
+from cbseg.data.dicom import DicomSeries, dicom_files
 from cbseg.data.nifti import nifti_files
 from cbseg.data.scans import read_grey
 from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
@@ -146,7 +146,7 @@ def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     labels = {grey: classes.get(label, 0) for grey, label in PNG_LABELS.items()}
 
     def scan(number: int) -> VolumeScan:
-        slices = sorted(path for path in images[number].iterdir() if path.is_file() and not path.name.startswith("."))
+        slices = dicom_files(images[number])
         return VolumeScan(
             f"scan-{number}",
             (*slices, *masks[number].values()),

@@ -26,6 +26,18 @@ _RESIDENT_SHARE = 0.25  # of a GPU's free memory that training slices may take
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Both sides of ``data.image_size``, which may be one number for both.
+
+    Raises:
+        InputError: If it is neither one number nor two, or a side is too small for the network.
+    """
+    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
+        raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
+    return size[0], size[1]
+
+
 def normalise(image: Tensor) -> Tensor:
     """Grey values to what an ImageNet network expects (paper §4.1.1).
 
@@ -175,9 +187,7 @@ class SliceDataModule(pl.LightningDataModule):
         check_choice("data.epoch", epoch, ["once", "released"])
         check_whole("data.batch_size", batch_size, least=1)
         check_whole("data.num_workers", num_workers, least=0)
-        size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-        if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
-            raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
+        self.image_size = height_and_width(image_size)
         if generate is None and not Path(root).is_dir():
             raise InputError(
                 f"data.root={root}: no such folder; put {name} there or give its place with data.root=<folder>"
@@ -189,7 +199,6 @@ class SliceDataModule(pl.LightningDataModule):
             annotate,
             generate,
         )
-        self.image_size: tuple[int, int] = (size[0], size[1])
         self.batch_size, self.num_workers, self.epoch, self.seed = batch_size, num_workers, epoch, seed
         self.store: SliceStore
         self.split: Split

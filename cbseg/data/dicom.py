@@ -67,14 +67,13 @@ class DicomSeries:
             raise InputError(
                 f"{first}: is not an axial slice (orientation {orientations[first].tolist()}); cbseg reads axial CT"
             )
+        self._towards_head = self._normal * np.sign(self._normal[2])  # whichever way the normal points
         self._headers = headers
         self.files, self.spacing = self._ordered()
 
     def _ordered(self) -> tuple[list[Path], tuple[float, float, float]]:
-        # from the foot, whichever way the normal points
-        towards_head = self._normal * np.sign(self._normal[2])
         height = {
-            path: float(np.array(header.ImagePositionPatient, float) @ towards_head)
+            path: float(np.array(header.ImagePositionPatient, float) @ self._towards_head)
             for path, header in self._headers.items()
         }
         files = sorted(height, key=height.__getitem__)
@@ -133,7 +132,7 @@ class DicomSeries:
         between, rows, columns = self.spacing
         right, down = self._right * columns, self._down * rows
         steps = len(self.files) - 1
-        up = (last - first) / steps if steps else self._normal * np.sign(self._normal[2]) * between
+        up = (last - first) / steps if steps else self._towards_head * between
         _, height, width = self.shape
         if right[0] < 0:
             first, right = first + right * (width - 1), -right
@@ -144,6 +143,11 @@ class DicomSeries:
         image = nib.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ affine)  # DICOM is LPS, NIfTI RAS
         image.header.set_xyzt_units("mm")
         return image
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """A folder's files, sorted by name: in a folder of a DICOM series all are its slices, but hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cbseg.errors import InputError
 
+PICTURES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "1")
 
 
