@@ -1,8 +1,9 @@
-"""Configs: composed by Hydra, compared with the defaults, checked, and made into objects."""
+"""Configs: composed by Hydra into jobs, compared with the defaults, and made into objects."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,44 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.metrics import COUNTING_SCORES, SCORES
-from cbseg.tracking import is_free
-from cbseg.wandb_log import wandb_mode
+from cbseg.errors import InputError
+from cbseg.tracking import is_free, run_folder, settings_name
 
 CONF = Path(__file__).parent.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do.
+
+    Attributes:
+        config: Its composed config, without Hydra's own part.
+        data: The name of its data config.
+        loss: The name of its loss config.
+        overrides: What it was composed with.
+    """
+
+    config: DictConfig
+    data: str
+    loss: str
+    overrides: Sequence[str]
+
+    @classmethod
+    def of(cls, overrides: Sequence[str]) -> "Job":
+        """The job that some overrides compose."""
+        config = compose(overrides)
+        choices = config.hydra.runtime.choices
+        return cls(without_hydra(config), choices["data"], choices["loss"], overrides)
+
+    @cached_property
+    def settings(self) -> str:
+        """What it changes of the defaults, as a name; see :func:`cbseg.tracking.settings_name`."""
+        return settings_name(effective_overrides(self.overrides))
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lies."""
+        return run_folder(self.config.runs, self.data, self.loss, self.config.seed, self.settings)
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -27,6 +60,11 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     inside_app = GlobalHydra.instance().is_initialized()
     with nullcontext() if inside_app else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", list(overrides), return_hydra_config=True)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def effective_overrides(overrides: Sequence[str]) -> list[str]:
@@ -39,10 +77,9 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
 def _effective(choices: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[str, ...]:
     def plain(some: Sequence[str]) -> DictConfig | None:
         try:
-            config = compose([*choices, *some])
+            return without_hydra(compose([*choices, *some]))
         except ConfigCompositionException:  # without optim=sps there is no optim.beta
             return None
-        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
     whole = plain(overrides)
     assert whole is not None
@@ -83,33 +120,3 @@ def build(config: DictConfig, key: str, **arguments: Any) -> Any:
         if isinstance(cause, TypeError | ValueError | MisconfigurationException):
             raise InputError(f"{key}: {cause}") from error
         raise
-
-
-def check_settings(config: DictConfig) -> None:
-    """Refuse what no other part checks before hours of training.
-
-    Raises:
-        InputError: Naming the key and what exists.
-    """
-    check_whole("seed", config.seed, least=0)
-    check_whole("overlays", config.overlays, least=0)
-    if not isinstance(config.compile, bool):
-        raise InputError(f"compile={config.compile}: give true or false")
-    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
-    check_whole("model.num_classes", config.model.num_classes, least=2)
-    if config.selection.patience is not None:
-        check_whole("selection.patience", config.selection.patience, least=1)
-    check_choice(
-        "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
-    )
-    for key in ("check_val_every_n_epoch", "val_check_interval"):
-        if key in config.trainer:
-            raise InputError(
-                f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
-            )
-    if config.trainer.get("limit_val_batches") == 0:
-        raise InputError(
-            "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"
-        )
-    if config.logger:
-        wandb_mode(config.logger.mode)

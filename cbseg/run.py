@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 import hydra
@@ -19,27 +18,26 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from cbseg.config import CONF
+from cbseg.config import CONF, Job
 from cbseg.errors import InputError, check_whole
 from cbseg.finite import NonFiniteLossError
-from cbseg.jobs import isolated
-from cbseg.sweep import Job, SweepReport, folder_of, print_plan
+from cbseg.processes import isolated
+from cbseg.sweep import SweepReport, print_plan
 from cbseg.tracking import ERROR, METRICS, BusyError, failure, lock, record_failure
 from cbseg.training import run
 
 log = logging.getLogger("cbseg")
 
 
-def run_or_record(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> None:
+def run_or_record(job: Job) -> None:
     """A sweep's job: :func:`run`; where it fails, the folder says why, and the process ends with exit code 1."""
     try:
-        run(config, data, loss, overrides)
+        run(job)
     except BusyError as error:
         log.warning("%s", error)
     except Exception as error:
-        folder = folder_of(Job(config, data, loss, overrides))
-        record_failure(folder, config, traceback.format_exc())
-        log.error("%s: failed: %s", folder, error)
+        record_failure(job.folder, job.config, traceback.format_exc())
+        log.error("%s: failed: %s", job.folder, error)
         sys.exit(1)
 
 
@@ -67,24 +65,25 @@ def _hydra_main(config: DictConfig) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     chosen = HydraConfig.get()
-    job = config, chosen.runtime.choices["data"], chosen.runtime.choices["loss"], list(chosen.overrides.task)
+    choices = chosen.runtime.choices
+    job = Job(config, choices["data"], choices["loss"], list(chosen.overrides.task))
     sweep = chosen.mode == RunMode.MULTIRUN
     if config.dry_run:
-        print_plan([Job(*job)])
+        print_plan([job])
     elif not sweep and _processes(config) == 1:
-        run(*job)
+        run(job)
     else:
-        _train_apart(Job(*job), _processes(config), sweep)
+        _train_apart(job, _processes(config), sweep)
 
 
 def _train_apart(job: Job, processes: int, sweep: bool) -> None:
     """Train a run in processes of its own."""
-    folder = folder_of(job)
+    folder = job.folder
     try:
         with lock(folder) if processes > 1 else nullcontext():
             if not (folder / METRICS).is_file():
                 (folder / ERROR).unlink(missing_ok=True)
-            reason = isolated(run_or_record, *job, processes=processes)
+            reason = isolated(run_or_record, job, processes=processes)
     except BusyError as error:
         reason = str(error) if not sweep else ""
         log.warning("%s", error)

@@ -12,22 +12,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tabulate import tabulate
 
-from cbseg.config import compose, effective_overrides
+from cbseg.config import Job
 from cbseg.errors import InputError
 from cbseg.run_state import CURVES
-from cbseg.tracking import METRICS, failure, is_finished, is_resumable, run_folder, settings_name
-
-
-class Job(NamedTuple):
-    """One run of a sweep: its composed config, the names of its data and loss, and its overrides."""
-
-    config: DictConfig
-    data: str
-    loss: str
-    overrides: Sequence[str]
+from cbseg.tracking import METRICS, failure, is_finished, is_resumable
 
 
 class State(NamedTuple):
@@ -45,14 +36,9 @@ class State(NamedTuple):
     reason: str = ""
 
 
-def folder_of(job: Job) -> Path:
-    """Where a job's run lies."""
-    settings = settings_name(effective_overrides(job.overrides))
-    return run_folder(job.config.runs, job.data, job.loss, job.config.seed, settings)
-
-
-def state_of(folder: Path, config: DictConfig) -> State:
+def state_of(job: Job) -> State:
     """What became of a run so far."""
+    folder, config = job.folder, job.config
     try:
         if is_finished(folder, config):
             return State("finished", config.trainer.max_epochs)
@@ -68,11 +54,10 @@ def print_plan(jobs: Sequence[Job]) -> None:
     """List the runs with their state, and how long what is left will take, as far as finished runs tell."""
     rows, seconds, unknown = [], 0.0, 0
     for job in jobs:
-        folder = folder_of(job)
-        state = state_of(folder, job.config)
+        state = state_of(job)
         todo = state.name not in ("finished", "refused") or (state.name == "finished" and job.config.rerun)
         done = 0 if state.name == "finished" else state.epochs
-        speed = seconds_per_epoch(folder, job)
+        speed = seconds_per_epoch(job)
         left = None if speed is None else speed * (job.config.trainer.max_epochs - done)
         if todo and left is not None:
             seconds += left
@@ -80,17 +65,16 @@ def print_plan(jobs: Sequence[Job]) -> None:
         estimate = "" if not todo else "unknown" if left is None else duration(left)
         name = "finished, again" if state.name == "finished" and todo else state.name
         epochs = f"{done} of {job.config.trainer.max_epochs}" if done else ""
-        rows.append((name, epochs, estimate, folder, state.reason))
+        rows.append((name, epochs, estimate, job.folder, state.reason))
     print(tabulate(rows, ["state", "epochs", "left", "run", "why"]))
     doubt = f", and {unknown} runs of which no past run tells" if unknown else ""
     print(f"\nLeft, one after the other: {duration(seconds)}{doubt}. Nothing was started (dry_run=true).")
 
 
-def seconds_per_epoch(folder: Path, job: Job) -> float | None:
+def seconds_per_epoch(job: Job) -> float | None:
     """From finished runs of the same settings: of the same data and loss, else of the same data, else of any."""
-    settings = folder.name.partition(",")[2]
     past = [json.loads(path.read_text()) for path in Path(job.config.runs).glob(f"*/*/seed*/{METRICS}")]
-    past = [run for run in past if run["settings"] == settings]
+    past = [run for run in past if run["settings"] == job.settings]
     for keys in (("data", "loss"), ("data",), ()):
         alike = [run for run in past if all(run[key] == getattr(job, key) for key in keys)]
         if alike:
@@ -130,28 +114,31 @@ class SweepReport(Callback):
         if self.jobs[0].config.dry_run:
             print_plan(self.jobs)
             sys.exit()
-        self.before = [_finished_at(folder_of(job)) for job in self.jobs]
+        self.before = [_finished_at(job.folder) for job in self.jobs]
         SweepReport.current = self
 
     def summarise(self) -> bool:
         """Print what became of each run, and give whether all are finished."""
-        folders = [folder_of(job) for job in self.jobs]
-        states = list(map(self._outcome, self.jobs, folders, self.before))
+        states = list(map(self._outcome, self.jobs, self.before))
         names = [state.name for state in states]
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
         print(f"\n{len(names)} runs: {counts}")
         unfinished = [
-            (state.name, folder, state.reason or "interrupted, or trained by another process; the same command goes on")
-            for folder, state in zip(folders, states, strict=True)
+            (
+                state.name,
+                job.folder,
+                state.reason or "interrupted, or trained by another process; the same command goes on",
+            )
+            for job, state in zip(self.jobs, states, strict=True)
             if "finished" not in state.name
         ]
         if unfinished:
             print(tabulate(unfinished, ["state", "run", "why"], maxcolwidths=[None, None, 80]))
         return not unfinished
 
-    def _outcome(self, job: Job, folder: Path, before: float) -> State:
-        state = state_of(folder, job.config)
-        if state.name != "finished" or _finished_at(folder) != before:
+    def _outcome(self, job: Job, before: float) -> State:
+        state = state_of(job)
+        if state.name != "finished" or _finished_at(job.folder) != before:
             return state
         if job.config.rerun:
             return State("failed", reason="the old run is there as it was, for the new one failed before it began")
@@ -167,11 +154,4 @@ def _jobs(sweep: DictConfig) -> list[Job]:
     params = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*params, *sweep.hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return [_composed(some) for some in batch]
-
-
-def _composed(overrides: Sequence[str]) -> Job:
-    config = compose(overrides)
-    choices = config.hydra.runtime.choices
-    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return Job(task, choices["data"], choices["loss"], overrides)
+    return list(map(Job.of, batch))

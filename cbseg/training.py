@@ -1,7 +1,6 @@
 """A run: trains with one composed config, selects, tests, and leaves one finished folder behind."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import reduce
 from operator import add
@@ -10,20 +9,19 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import wandb
 from lightning_fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 from torch import nn
 
-from cbseg.config import build, check_settings, effective_overrides
+from cbseg.config import Job, build
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.errors import InputError
+from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
-from cbseg.jobs import StopAtOnce
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
 from cbseg.overlays import SliceRecorder
+from cbseg.processes import StopAtOnce
 from cbseg.run_state import RunState
 from cbseg.tracking import (
     BEST,
@@ -35,23 +33,15 @@ from cbseg.tracking import (
     is_resumable,
     lock,
     open_folder,
-    run_folder,
-    settings_name,
     write_json,
 )
-from cbseg.wandb_log import ValidationOverlays, wandb_logger
+from cbseg.wandb_log import ValidationOverlays, logged_to_wandb, wandb_mode
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> Path:
+def run(job: Job) -> Path:
     """Train, select by validation Dice, test, and leave a run folder behind; or go on with one that was begun.
-
-    Args:
-        config: The composed config.
-        data: The name of its data config.
-        loss: The name of its loss config.
-        overrides: The overrides that it was composed with.
 
     Returns:
         The run's folder.
@@ -61,22 +51,15 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
         BusyError: If another process trains this run.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
+    config, folder = job.config, job.folder
     check_settings(config)
-    settings = settings_name(effective_overrides(overrides))
-    folder = run_folder(config.runs, data, loss, config.seed, settings)
     if not config.rerun and is_finished(folder, config):
         log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
         return folder
 
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    criterion, datamodule = build(config.loss, "loss"), build(config.data, "data")
-    net, optimizer = build_network(config), build(config.optim, "optim")
-    module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
-    try:
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"optim: {error}") from error
+    module, datamodule = build_module(config), build(config.data, "data")
     monitor = config.selection.monitor
     state = RunState(folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
     trainer, timer = make_trainer(config, folder, state)
@@ -89,41 +72,79 @@ def run(config: DictConfig, data: str, loss: str, overrides: Sequence[str]) -> P
             return folder
         resumes = open_folder(folder, config) if trainer.is_global_zero else is_resumable(folder, config)
         last = state.resume(repair=trainer.is_global_zero) if resumes else None
-        failed = True
-        try:
-            if config.logger and trainer.is_global_zero:
-                trainer.loggers = [
-                    wandb_logger(folder, data, loss, config.seed, settings, config, state.history, **config.logger)
-                ]
+        split = {name: len(part) for name, part in datamodule.split._asdict().items()}
+        with logged_to_wandb(trainer, job, state.history) if trainer.is_global_zero else nullcontext():
             if trainer.is_global_zero:
-                parts = ", ".join(f"{len(part)} {name}" for name, part in datamodule.split._asdict().items())
+                parts = ", ".join(f"{slices} {name}" for name, slices in split.items())
                 goes_on = f", goes on after epoch {state.epochs} of {config.trainer.max_epochs}" if resumes else ""
                 log.info("%s: %s slices%s", folder, parts, goes_on)
-            training = fit_and_test(trainer, module, datamodule, state, timer, last)
-            failed = False
-        finally:
-            wandb.finish(exit_code=int(failed))
+            result = fit_and_test(trainer, module, datamodule, state, timer, last)
         if not trainer.is_global_zero:
             return folder
         metrics = {
-            "data": data,
-            "loss": loss,
+            "data": job.data,
+            "loss": job.loss,
             "seed": config.seed,
-            "settings": settings,
+            "settings": job.settings,
             "status": "finished",
-            **training,
+            **result,
             "precision": str(trainer.precision),
-            "split": {name: len(part) for name, part in datamodule.split._asdict().items()},
+            "split": split,
             "dataset": datamodule.store.statistics(),
             **code,
         }
         write_json(folder / METRICS, metrics)
         for leftover in (LAST, ERROR):
             (folder / leftover).unlink(missing_ok=True)
-    scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, "mae", "game"))
+    scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, *COUNTING_SCORES))
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
     return folder
+
+
+def check_settings(config: DictConfig) -> None:
+    """Refuse what no other part checks before hours of training.
+
+    Raises:
+        InputError: Naming the key and what exists.
+    """
+    check_whole("seed", config.seed, least=0)
+    check_whole("overlays", config.overlays, least=0)
+    if not isinstance(config.compile, bool):
+        raise InputError(f"compile={config.compile}: give true or false")
+    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
+    check_whole("model.num_classes", config.model.num_classes, least=2)
+    if config.selection.patience is not None:
+        check_whole("selection.patience", config.selection.patience, least=1)
+    check_choice(
+        "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
+    )
+    for key in ("check_val_every_n_epoch", "val_check_interval"):
+        if key in config.trainer:
+            raise InputError(
+                f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
+            )
+    if config.trainer.get("limit_val_batches") == 0:
+        raise InputError(
+            "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"
+        )
+    if config.logger:
+        wandb_mode(config.logger.mode)
+
+
+def build_module(config: DictConfig) -> SegmentationModule:
+    """The config's network with its loss and optimiser.
+
+    Raises:
+        InputError: If a setting is refused.
+    """
+    criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
+    module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optim: {error}") from error
+    return module
 
 
 def build_network(config: DictConfig) -> nn.Module:
@@ -162,7 +183,7 @@ def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.
     trainer = build_trainer(
         config,
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # the processes of several devices are ours (cbseg.jobs), on a cluster too
+        plugins=[LightningEnvironment()],  # several devices' processes are ours (cbseg.processes), on a cluster too
         logger=False,
         default_root_dir=folder,
     )

@@ -4,17 +4,19 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import wandb
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 from scipy.ndimage import grey_dilation
 
+from cbseg.config import Job
 from cbseg.errors import InputError, check_choice
 from cbseg.overlays import Mask, chosen_slices
 from cbseg.points import IGNORE
@@ -38,17 +40,30 @@ def wandb_mode(mode: str) -> str:
     return "online" if logged_in else "offline"
 
 
+@contextmanager
+def logged_to_wandb(trainer: pl.Trainer, job: Job, history: Sequence[dict[str, float]]) -> Iterator[None]:
+    """Log what a trainer does to W&B, if its job's config says so; W&B is told whether it ended well.
+
+    Args:
+        trainer: It gets the logger.
+        job: The run.
+        history: See :func:`wandb_logger`.
+
+    Raises:
+        InputError: See :func:`wandb_logger`.
+    """
+    failed = True
+    try:
+        if job.config.logger:
+            trainer.loggers = [wandb_logger(job, history, **job.config.logger)]
+        yield
+        failed = False
+    finally:
+        wandb.finish(exit_code=int(failed))
+
+
 def wandb_logger(
-    folder: Path,
-    data: str,
-    loss: str,
-    seed: int,
-    settings: str,
-    config: DictConfig,
-    history: Sequence[dict[str, float]],
-    mode: str,
-    project: str,
-    entity: str | None,
+    job: Job, history: Sequence[dict[str, float]], mode: str, project: str, entity: str | None
 ) -> WandbLogger:
     """A W&B run for a run folder: grouped by data, its job type the loss.
 
@@ -56,12 +71,7 @@ def wandb_logger(
     far replaces that of the process that died.
 
     Args:
-        folder: The run's folder; W&B's files go into ``wandb`` in it.
-        data: The data config's name.
-        loss: The loss config's name.
-        seed: The seed.
-        settings: What differs from the defaults.
-        config: The whole config.
+        job: The run; W&B's files go into ``wandb`` in its folder.
         history: The averages of the epochs that are done, of a run that goes on.
         mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
         project: W&B's project.
@@ -70,6 +80,7 @@ def wandb_logger(
     Raises:
         InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
     """
+    folder, data, loss, settings = job.folder, job.data, job.loss, job.settings
     identity = folder / "wandb" / "id"
     identity.parent.mkdir(exist_ok=True)
     if not identity.is_file():
@@ -81,11 +92,11 @@ def wandb_logger(
             dir=folder,
             project=project,
             entity=entity,
-            name=" ".join(filter(None, [data, loss, f"seed{seed}", settings])),
+            name=" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings])),
             group=data,
             job_type=loss,
             tags=[data, loss, *filter(None, [settings[:64]])],
-            config={**OmegaConf.to_container(config, resolve=True), "settings": settings or "defaults"},  # type: ignore
+            config={**OmegaConf.to_container(job.config, resolve=True), "settings": settings or "defaults"},  # type: ignore
             settings=wandb.Settings(silent=True, x_transaction_log_flush_interval=1),
             reinit="finish_previous",
             id=identity.read_text(),

@@ -8,7 +8,7 @@ import pytest
 
 os.environ["WANDB_MODE"] = "offline"
 
-from cbseg.config import compose
+from cbseg.config import Job
 from cbseg.data import phantom
 from cbseg.training import run
 
@@ -40,17 +40,9 @@ def train(covid_a, store, tmp_path, caplog):
             "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}",
             f"runs={tmp_path / 'runs'}", f"store={store}", *overrides,
         ]  # fmt: skip
-        config = compose(overrides)
-        choices = config.hydra.runtime.choices
-        return run(without_hydra(config), choices["data"], choices["loss"], overrides)
+        return run(Job.of(overrides))
 
     return one
-
-
-def without_hydra(config):
-    from omegaconf import OmegaConf
-
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 @pytest.fixture(scope="session")

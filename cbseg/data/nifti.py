@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cbseg.data.volumes import CANONICAL, Volume, require_numbers
 from cbseg.errors import InputError
 
+_CANONICAL = nib.orientations.axcodes2ornt(CANONICAL)
 _SAME_PLACE = 0.01  # mm, in any entry of the affine
 
 
@@ -44,16 +45,16 @@ class NiftiVolume:
                 "save one volume a file"
             )
         self.affine: NDArray[np.float64] = self.image.affine
-        stored = nib.io_orientation(self.affine)
-        if np.isnan(stored).any():
+        self._orientation = nib.io_orientation(self.affine)
+        if np.isnan(self._orientation).any():
             raise InputError(
                 f"{path}: its affine does not say how it is oriented; set sform or qform and save it again"
             )
         self.orientation = "".join(nib.aff2axcodes(self.affine))
-        self._to_canonical = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(CANONICAL))
+        to_canonical = nib.orientations.ornt_transform(self._orientation, _CANONICAL)
         # canonical axis -> stored axis, and whether it runs the other way
-        self._axes = [int(np.flatnonzero(self._to_canonical[:, 0] == axis)[0]) for axis in range(3)]
-        self._flipped = [self._to_canonical[axis, 1] < 0 for axis in self._axes]
+        self._axes = [int(np.flatnonzero(to_canonical[:, 0] == axis)[0]) for axis in range(3)]
+        self._flipped = [to_canonical[axis, 1] < 0 for axis in self._axes]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,10 +99,8 @@ class NiftiVolume:
         Shape:
             - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: the file's shape.
         """
-        back = nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt(CANONICAL), nib.io_orientation(self.affine)
-        )
-        stored = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), back)
+        from_canonical = nib.orientations.ornt_transform(_CANONICAL, self._orientation)
+        stored = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), from_canonical)
         image = nib.Nifti1Image(stored, self.affine, self.image.header, dtype=np.uint8)
         image.header["cal_min"] = image.header["cal_max"] = 0  # the CT's display range
         return image
