@@ -23,8 +23,8 @@ from cbseg.hardware import keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
-from cbseg.module import SegmentationModule, predict_mask
-from cbseg.training import build_network, build_trainer
+from cbseg.module import predict_mask
+from cbseg.training import build_module, build_trainer
 from cbseg.transforms import apply_each
 from experiments.benchmarks.noise import SIZE, NoiseScan
 
@@ -75,8 +75,7 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     config = _config(loss, *overrides)
-    module = SegmentationModule(build_network(config), build(config.loss, "loss"), build(config.optim, "optim"))
-    data = _slices(folder)
+    module, data = build_module(config), _slices(folder)
     trainer = build_trainer(
         config,
         max_steps=WARM_UP + STEPS,
