@@ -68,7 +68,10 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def effective_overrides(overrides: Sequence[str]) -> list[str]:
-    """Those of a run's overrides that change its config and are not free, each value as the config holds it."""
+    """Those of a run's overrides that change its config and are not free, each value as the config holds it.
+
+    Those that refer to other keys, which may be free, stay as they are written.
+    """
     choices = tuple(o for o in overrides if o.split("=")[0] in ("data", "loss"))
     return list(_effective(choices, tuple(filterfalse(is_free, overrides))))
 
@@ -84,15 +87,15 @@ def _effective(choices: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[st
     whole = plain(overrides)
     assert whole is not None
     kept = list(overrides)
-    for override in overrides:
+    for override in sorted(overrides):
         without = [other for other in kept if other is not override]
-        if plain(without) == whole:
+        if "${" not in override and plain(without) == whole:
             kept = without
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
 
     def normal(override: str) -> str:
         key = override.split("=")[0].lstrip("+")
-        is_value = key.split("@")[0] not in groups and not key.startswith("~")
+        is_value = key.split("@")[0] not in groups and not key.startswith("~") and "${" not in override
         return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
 
     return tuple(normal(override) for override in kept)

@@ -99,8 +99,9 @@ class Predictor:
         """
         if self.window is None:
             raise InputError(
-                f"{volume.name}: is a volume, but {self.run} was trained on pictures (COVID-19-A's are cropped to the "
-                "lungs and turned); give pictures like those, or a run of data=covidB_… or covidC_…"
+                f"{volume.name}: is a volume, but {self.run} has no data.find_scans.window, so it was trained on "
+                "pictures (COVID-19-A's are cropped to the lungs and turned); give pictures like those, or a run of "
+                "data=covidB_… or covidC_…"
             )
         window = grey_window(volume, "window", self.window)
         return self.slices(volume.shape[0], lambda k: window_to_uint8(volume.slice(k), window))

@@ -41,6 +41,17 @@ def run_or_record(job: Job) -> None:
         sys.exit(1)
 
 
+def run_here(job: Job) -> None:
+    """A single run in this process: :func:`run`; where it breaks, the folder says why."""
+    try:
+        run(job)
+    except (InputError, BusyError):
+        raise
+    except Exception:
+        record_failure(job.folder, job.config, traceback.format_exc())
+        raise
+
+
 def _processes(config: DictConfig) -> int:
     """How many processes train a run: one for each device.
 
@@ -71,7 +82,7 @@ def _hydra_main(config: DictConfig) -> None:
     if config.dry_run:
         print_plan([job])
     elif not sweep and _processes(config) == 1:
-        run(job)
+        run_here(job)
     else:
         _train_apart(job, _processes(config), sweep)
 

@@ -47,7 +47,7 @@ def run(job: Job) -> Path:
         The run's folder.
 
     Raises:
-        InputError: If a setting or the data is bad; nothing was written or moved then.
+        InputError: If a setting or the data is bad; nothing was trained then, and nothing is lost.
         BusyError: If another process trains this run.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
@@ -59,7 +59,7 @@ def run(job: Job) -> Path:
 
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    module, datamodule = build_module(config), build(config.data, "data")
+    datamodule, module = build(config.data, "data"), build_module(config)
     monitor = config.selection.monitor
     state = RunState(folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
     trainer, timer = make_trainer(config, folder, state)
@@ -91,6 +91,7 @@ def run(job: Job) -> Path:
             "precision": str(trainer.precision),
             "split": split,
             "dataset": datamodule.store.statistics(),
+            "fingerprint": datamodule.fingerprint,
             **code,
         }
         write_json(folder / METRICS, metrics)
@@ -124,6 +125,16 @@ def check_settings(config: DictConfig) -> None:
             raise InputError(
                 f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
             )
+    for key in ("max_steps", "max_time", "fast_dev_run"):
+        if key in config.trainer:
+            raise InputError(
+                f"trainer.{key}: a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one "
+                "that was interrupted goes on; leave it out"
+            )
+    if config.trainer.get("gradient_clip_val") and config.optim.get("fused"):
+        raise InputError(
+            "trainer.gradient_clip_val: a fused optimizer cannot clip in mixed precision; add optim.fused=false"
+        )
     if config.trainer.get("limit_val_batches") == 0:
         raise InputError(
             "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"

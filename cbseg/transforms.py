@@ -74,7 +74,7 @@ class RandomFlipRotation:
                 f"loss.transforms.rotations={list(self.rotations)}: give multiples of 90, such as [0, 90, 180, 270]"
             )
         size = self.image_size
-        if isinstance(size, Sequence) and size[0] != size[1] and any(angle % 180 for angle in self.rotations):
+        if isinstance(size, Sequence) and len(set(size)) > 1 and any(angle % 180 for angle in self.rotations):
             raise InputError(
                 f"data.image_size={list(size)} is not square, so rotations by {list(self.rotations)}° change "
                 "its shape; set a square data.image_size, or loss.transforms.rotations=[0,180], or loss=cb_flip"

@@ -1,8 +1,8 @@
 """What settings do: a row for each loss and combination of their values, over all seeds and folds that were run.
 
-``python -m experiments.ablation runs --by loss.weight loss.compare`` prints Markdown and writes it, and CSV, into
-``runs/tables``: scores of the selected epoch's weights, and the last epoch's Dice, PPV and sensitivity beside them, as
-mean ± standard deviation over runs.
+``python -m experiments.ablation runs --data covidA_cv --by loss.weight loss.compare`` prints Markdown and writes it,
+and CSV, into ``runs/tables``: scores of the selected epoch's weights, and the last epoch's Dice, PPV and sensitivity
+beside them, as mean ± standard deviation over runs.
 """
 
 import argparse
@@ -23,17 +23,21 @@ POOLED = {"data.split.fold", "data.seed", "data.store"}
 """Keys in which runs of a row may differ; the last two are the run's own, which a saved config holds as values."""
 
 
-def ablation(runs: Path, by: Sequence[str]) -> Table:
+def ablation(runs: Path, by: Sequence[str], data: str | None = None) -> Table:
     """The table.
 
     Args:
         runs: Where the runs are.
         by: Keys of the config. Runs that agree in data, loss and these are one row.
+        data: Take runs of this data config alone, if it is given.
 
     Raises:
-        SystemExit: If there is no finished run, no run has one of the keys, or runs of a row differ in yet others.
+        SystemExit: If there is no finished run, or none of this data, no run has one of the keys, or runs of a row
+            differ in yet others.
     """
-    found = {folder: run for folder, run in read_runs(runs).items() if "last" in run}
+    found = {folder: run for folder, run in read_runs(runs).items() if data in (None, run["data"])}
+    if not found:
+        sys.exit(f"{runs}: holds no finished run of data={data}")
     configs: dict[Path, Any] = {folder: OmegaConf.load(folder / CONFIG) for folder in found}
     for key in by:
         if all(OmegaConf.select(config, key) is None for config in configs.values()):
@@ -47,13 +51,13 @@ def ablation(runs: Path, by: Sequence[str]) -> Table:
         groups[run["data"], f"{rank:02d}", " ".join([run["loss"], *settings])].append(folder)
     titles = COLUMNS["segmentation"]
     rows = {}
-    for (data, _, name), folders in sorted(groups.items()):
+    for (dataset, _, name), folders in sorted(groups.items()):
         if more := differing([configs[folder] for folder in folders]) - set(by):
-            sys.exit(f"{data} {name}: its runs differ in {', '.join(sorted(more))} as well; add these to --by")
+            sys.exit(f"{dataset} {name}: its runs differ in {', '.join(sorted(more))} as well; add these to --by")
         group = [found[folder] for folder in folders]
         cells = {titles[score]: cell([run["test"] for run in group], score) for score in titles}
         cells |= {f"last {titles[score]}": cell([run["last"]["test"] for run in group], score) for score in LAST}
-        rows[f"{data} {name} ({len(group)})"] = cells
+        rows[f"{dataset} {name} ({len(group)})"] = cells
     return Table(
         "ablation",
         f"By {', '.join(by)}: mean ± standard deviation over so many runs",
@@ -82,8 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What settings do to the scores.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--by", nargs="+", default=["loss.weight"], help="keys of the config to compare")
+    parser.add_argument("--data", help="take runs of this data config alone")
     arguments = parser.parse_args()
-    table = ablation(arguments.runs, arguments.by)
+    table = ablation(arguments.runs, arguments.by, arguments.data)
     folder = arguments.runs / "tables"
     folder.mkdir(exist_ok=True)
     table.numbers().to_csv(folder / f"{table.name}.csv")

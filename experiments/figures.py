@@ -165,9 +165,9 @@ def write(runs: Path) -> list[str]:
     Raises:
         SystemExit: If there is no finished run.
     """
+    finished, lines = read_runs(runs), []
     (runs / "figures").mkdir(exist_ok=True)
-    lines = []
-    for (data, settings), found in by_data(read_runs(runs)).items():
+    for (data, settings), found in by_data(finished).items():
         slices = common_slices(found)
         figures = {"": qualitative(data, found, slices) if slices else None}
         if slices:

@@ -30,9 +30,8 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def train(covid_a, store, tmp_path, caplog):
-    """Train in this process: ``train("loss=pl", …)`` gives the run's folder. Two epochs, 64 pixels, no W&B."""
-    caplog.set_level(logging.INFO, "cbseg")
+def job(covid_a, store, tmp_path):
+    """Compose a job: ``job("loss=pl", …)``. Two epochs, 64 pixels, no W&B."""
 
     def one(*overrides):
         overrides = [
@@ -40,9 +39,16 @@ def train(covid_a, store, tmp_path, caplog):
             "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}",
             f"runs={tmp_path / 'runs'}", f"store={store}", *overrides,
         ]  # fmt: skip
-        return run(Job.of(overrides))
+        return Job.of(overrides)
 
     return one
+
+
+@pytest.fixture
+def train(job, caplog):
+    """Train a job in this process: ``train("loss=pl", …)`` gives the run's folder."""
+    caplog.set_level(logging.INFO, "cbseg")
+    return lambda *overrides: run(job(*overrides))
 
 
 @pytest.fixture(scope="session")

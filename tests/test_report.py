@@ -270,6 +270,11 @@ def test_dice_by_scan_is_the_mean_over_classes_and_undefined_where_there_is_no_i
     assert "3 (1 undefined)" in plain(written(tmp_path))
 
 
+def test_figures_of_no_run_end_with_what_to_do(tmp_path):
+    with pytest.raises(SystemExit, match=r"holds no finished run.*python -m cbseg\.run"):
+        figures.write(tmp_path / "runs")
+
+
 def test_every_figure_is_written_as_png_and_as_pdf(tmp_path, finished):
     finished(settings="a.b=1")  # a dot is part of the name
     lines = figures.write(tmp_path)

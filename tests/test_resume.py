@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cbseg import training
+from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
 from cbseg.run_state import RunState
 from cbseg.sweep import state_of
@@ -116,6 +117,22 @@ def test_a_run_that_finished_no_epoch_starts_anew_and_leaves_nothing_behind(trai
     assert not (folder.parent / "old").exists()
 
 
+def test_an_unfinished_run_does_not_go_on_with_other_clicks(train, monkeypatch, tmp_path):
+    file = tmp_path / "clicks.csv"
+    clicks = ["slice,row,column,class", *(f"train-{k},30,40,1" for k in range(6))]
+    file.write_text("\n".join(clicks))
+    settings = ["loss=pl", f"data.annotate.file={file}"]
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train(*settings)
+    file.write_text("\n".join([*clicks, "train-0,0,0,0"]))
+    with pytest.raises(InputError, match=r"no longer those with which this run began"):
+        train(*settings)
+    file.write_text("\n".join(clicks))
+    assert metrics(train(*settings))["epochs"] == 2
+
+
 def test_an_unfinished_run_of_another_config_is_kept_aside(train, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         die_at(patch, 1, 0)
@@ -158,11 +175,11 @@ def test_a_failure_never_touches_a_finished_run(train):
     assert not (folder / "error.txt").exists()
 
 
-def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train):
-    folder = train("loss=pl")
-    config = OmegaConf.load(folder / "config.yaml")
-    assert state_of(folder, config).name == "finished"
-    config.data.batch_size = 4
-    state = state_of(folder, config)
+def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train, job):
+    train("loss=pl")
+    again = job("loss=pl")
+    assert state_of(again).name == "finished"
+    again.config.data.batch_size = 4
+    state = state_of(again)
     assert state.name == "refused"
     assert "data.batch_size was 8, is 4" in state.reason

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from cbseg.finite import NonFiniteLossError
+from cbseg.module import SegmentationModule
 from cbseg.run import main
+from cbseg.tracking import failure
 
 
 def command_line(*arguments, monkeypatch, capsys):
@@ -37,6 +40,10 @@ def command_line(*arguments, monkeypatch, capsys):
         ("selection.monitor=val/dise", ["val/dice, val/iou"]),
         ("+trainer.check_val_every_n_epoch=5", ["trainer.check_val_every_n_epoch", "leave it out"]),
         ("+trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
+        ("+trainer.max_steps=100", ["trainer.max_steps", "trainer.max_epochs"]),
+        ("+trainer.max_time=00:12:00:00", ["trainer.max_time", "goes on"]),
+        ("+trainer.gradient_clip_val=1.0", ["trainer.gradient_clip_val", "optim.fused=false"]),
+        ("data.image_size=[64]", ["data.image_size=[64]", "[height,width]"]),
         ("trainer.devices=[0,1]", ["trainer.devices=[0, 1]", "trainer=ddp"]),
         ("trainer.devices=auto", ["trainer.devices=auto", "trainer=ddp"]),
         ("selection.patience=0", ["selection.patience=0", "1 or more"]),
@@ -73,6 +80,19 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
     assert "Traceback" not in printed
     assert all(word in printed for word in expected), printed
     assert not list((tmp_path).glob("runs/*/"))
+
+
+def test_a_single_run_that_breaks_leaves_its_reason(monkeypatch, capsys, tmp_path, covid_a, store):
+    def diverge(self, batch, index):
+        raise NonFiniteLossError("the loss is NaN")
+
+    monkeypatch.setattr(SegmentationModule, "training_step", diverge)
+    base = ["experiment=demo", "logger=csv", "data.generate=null", f"data.root={covid_a}", f"store={store}"]
+    runs = tmp_path / "runs"
+    printed, code = command_line(*base, f"runs={runs}", monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, "Traceback" in printed) == (1, False)
+    (folder,) = runs.glob("covidA/*/seed0*")
+    assert failure(folder).endswith("NonFiniteLossError: the loss is NaN")
 
 
 def test_help_and_cfg_are_readable(monkeypatch, capsys):

@@ -215,3 +215,8 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
     with pytest.raises(SystemExit, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
         ablation(tmp_path, ["loss.weight"])
     assert len(ablation(tmp_path, ["loss.weight", "optim.lr"]).rows) == 3
+    other = finished(tmp_path, "covidB_sep", "cb_flip", 0, 0.4)
+    (other / "config.yaml").write_text(yaml.safe_dump({"loss": {"weight": 1.0}}))
+    assert list(ablation(tmp_path, ["loss.weight"], data="covidB_sep").rows) == ["covidB_sep cb_flip weight=1.0 (1)"]
+    with pytest.raises(SystemExit, match="no finished run of data=covidC_sep"):
+        ablation(tmp_path, ["loss.weight"], data="covidC_sep")

@@ -1,7 +1,7 @@
 """Look at a dataset before training on it for a day: ``python -m cbseg.data.check covidB_sep data.root=<folder>``.
 
-Prints what was found, beside the paper's Table 1; intensity range, orientation and spacing of each scan; the split;
-every problem, not only the first; and writes a contact sheet with mask outlines.
+Prints what was found; intensity range, orientation and spacing of each scan; the split; what is wrong with every scan
+that cannot be read; and writes a contact sheet with mask outlines.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.errors import ConfigCompositionException
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -119,7 +120,7 @@ def main() -> None:
         for line in check(build(config.data, "data"), sheet):
             problems += line.startswith("problem:")
             print(line, flush=True)
-    except InputError as error:
+    except (InputError, ConfigCompositionException) as error:
         sys.exit(f"error: {error}")
     sys.exit(f"{problems} problem(s)" if problems else 0)
 

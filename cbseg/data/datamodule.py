@@ -1,5 +1,6 @@
 """One LightningDataModule for every dataset and split; the configs in ``conf/data`` say which."""
 
+import hashlib
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -219,6 +220,28 @@ class SliceDataModule(pl.LightningDataModule):
                 "and selects badly; choose other validation slices, or selection.monitor=val/mae",
                 self.dataset,
                 ", ".join(map(str, missing)),
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal files and settings of the data and equal training points, else different."""
+        points = hashlib.sha256(self.training_set.points.tobytes()).hexdigest()[:12]
+        return f"{self.store.folder.name}-{points}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: goes into ``last.ckpt``."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook: comes from ``last.ckpt``.
+
+        Raises:
+            InputError: If the data or the points changed since.
+        """
+        if state_dict["fingerprint"] != self.fingerprint:
+            raise InputError(
+                f"data.root={self.root}: its slices, or their points, are no longer those with which this run began; "
+                "put them back as they were, or remove the run's folder to begin anew"
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 
-from cbseg.data.volumes import require_numbers
+from cbseg.data.volumes import MOST_TILT, require_numbers
 from cbseg.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class DicomSeries:
                 )
         self._right, self._down = orientations[first][:3], orientations[first][3:]
         self._normal = np.cross(self._right, self._down)
-        if abs(self._normal[2]) < 1 - 0.05 or abs(self._right[0]) < 1 - 0.05:
+        if min(abs(self._normal[2]), abs(self._right[0])) < np.cos(np.radians(MOST_TILT)):
             raise InputError(
                 f"{first}: is not an axial slice (orientation {orientations[first].tolist()}); cbseg reads axial CT"
             )
@@ -78,7 +78,7 @@ class DicomSeries:
         }
         files = sorted(height, key=height.__getitem__)
         steps = np.diff([height[path] for path in files])
-        usual = float(np.median(steps)) if len(steps) else 1.0
+        usual = float(np.median(steps)) if len(steps) else float(self._headers[files[0]].get("SliceThickness") or 1.0)
         for below, above, step in zip(files, files[1:], steps, strict=False):
             if step < 1e-3:
                 raise InputError(f"{above}: lies at the same position as {below.name}; remove one of them")

@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from cbseg.data.volumes import CANONICAL, Volume, require_numbers
+from cbseg.data.volumes import CANONICAL, MOST_TILT, Volume, require_numbers
 from cbseg.errors import InputError
 
 _CANONICAL = nib.orientations.axcodes2ornt(CANONICAL)
@@ -27,7 +27,7 @@ class NiftiVolume:
         path: A ``.nii`` or ``.nii.gz`` file.
 
     Raises:
-        InputError: If the file is missing, is no NIfTI, has not three dimensions, or is not axial.
+        InputError: If the file is missing, is no NIfTI, has not three dimensions, or is oblique.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +49,11 @@ class NiftiVolume:
         if np.isnan(self._orientation).any():
             raise InputError(
                 f"{path}: its affine does not say how it is oriented; set sform or qform and save it again"
+            )
+        tilt = float(np.degrees(nib.affines.obliquity(self.affine)).max())
+        if tilt > MOST_TILT:
+            raise InputError(
+                f"{path}: is oblique, {tilt:.0f}° off the patient's axes; cbseg reads axial CT: resample it"
             )
         self.orientation = "".join(nib.aff2axcodes(self.affine))
         to_canonical = nib.orientations.ornt_transform(self._orientation, _CANONICAL)

@@ -6,6 +6,7 @@
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -217,7 +218,11 @@ def main() -> None:
     parser.add_argument("--scans", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int)
-    generate(**vars(parser.parse_args()))
+    arguments = parser.parse_args()
+    try:
+        generate(**vars(arguments))
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

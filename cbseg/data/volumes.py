@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 CANONICAL = ("L", "P", "S")
 """Columns run to the patient's left, rows to the back, slices to the head: row 0 is anterior, column 0 the right."""
 
+MOST_TILT = 18.0  # degrees from axial
+
 
 class Volume(Protocol):
     """A stack of axial slices from foot to head; in each, row 0 is anterior and column 0 the patient's right."""

@@ -6,7 +6,7 @@ import pytest
 
 from cbseg.config import build, compose
 from cbseg.data import phantom
-from cbseg.data.check import check
+from cbseg.data.check import check, main
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,12 @@ def test_it_reports_every_problem_and_goes_on(drawn, tmp_path):
     assert "phantom2s0004.dcm: not a DICOM file" in problems[0]
     assert "missing" in problems[1]
     assert any(line.startswith("in all 9 scans") for line in report)
+
+
+def test_a_data_config_that_does_not_exist_ends_with_those_that_do(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["cbseg.data.check", "covidD"])
+    with pytest.raises(SystemExit, match=r"(?s)error: .*covidD.*covidB_sep"):
+        main()
 
 
 def test_a_folder_without_the_dataset_is_a_problem(tmp_path):

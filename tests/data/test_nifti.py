@@ -70,6 +70,13 @@ def test_other_than_three_dimensions_are_refused_by_name(tmp_path, shape):
         NiftiVolume(tmp_path / "v.nii.gz")
 
 
+def test_an_oblique_volume_is_refused(tmp_path, volume):
+    turned = nib.affines.from_matvec(nib.eulerangles.euler2mat(x=np.radians(40)) @ np.diag([-2.0, -3.0, 4.0]))
+    nib.save(nib.Nifti1Image(volume.T, turned), tmp_path / "v.nii.gz")
+    with pytest.raises(InputError, match=r"v\.nii\.gz: is oblique, 40°"):
+        NiftiVolume(tmp_path / "v.nii.gz")
+
+
 def test_a_truncated_file(tmp_path):
     noise = np.random.default_rng(0).integers(0, 1000, (20, 20, 20)).astype(np.int16)
     path = save(tmp_path / "v.nii.gz", noise)
