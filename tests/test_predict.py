@@ -85,7 +85,7 @@ def test_a_run_on_pictures_takes_no_volumes(run, segment, tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((64, 64, 2), np.int16), np.eye(4)), tmp_path / "ct.nii")
     printed, code = segment(run, tmp_path / "ct.nii")
     assert code == "1 of 1 could not be segmented"
-    assert f"{tmp_path}/ct.nii: is a volume, but {run} was trained on pictures" in printed
+    assert f"{tmp_path}/ct.nii: is a volume, but {run} has no data.find_scans.window" in printed
 
 
 def test_a_bad_ct_is_named_and_the_others_are_segmented(run, covid_a, segment, tmp_path):
