@@ -136,14 +136,14 @@ def test_a_dataset_that_is_broken_fails_alone_and_says_why(sweep, tmp_path, covi
 
 
 def test_a_run_that_the_system_kills_fails_alone(sweep, tmp_path):
-    process = sweep("loss=pl,full", "trainer.max_epochs=30")
+    process = sweep("loss=pl,full", "trainer.max_epochs=15")
     wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")
     os.kill(child_of(process), signal.SIGKILL)
     printed, code = finish(process)
     assert code == 1
     assert "2 runs: 1 failed, 1 finished" in printed
     assert "killed by SIGKILL: the system does this where memory runs out" in printed
-    printed, code = finish(sweep("loss=pl,full", "trainer.max_epochs=30"))
+    printed, code = finish(sweep("loss=pl,full", "trainer.max_epochs=15"))
     assert code == 0
     assert "goes on after epoch" in printed
 
@@ -162,7 +162,7 @@ def test_a_sweep_that_is_told_to_stop_stops_within_the_run_and_can_go_on(sweep, 
 
 
 def test_two_sweeps_at_once_train_each_run_once(sweep, tmp_path):
-    both = [sweep("loss=pl,full") for _ in range(2)]
+    both = [sweep("loss=pl,full", "trainer.max_epochs=2") for _ in range(2)]
     printed = "".join(finish(process)[0] for process in both)
     for folder in folders(tmp_path / "runs"):
         assert printed.count(f"{folder}: test dice") == 1
@@ -192,7 +192,7 @@ def test_two_processes_score_each_slice_once_and_as_one_process_does(sweep, tmp_
 
 
 def test_two_processes_train_and_go_on_after_one_died(sweep, tmp_path):
-    overrides = ("loss=cb_flip", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=40")
+    overrides = ("loss=cb_flip", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=20")
     process = sweep(*overrides)
     wait_for("covidA/cb_flip/seed0*/last.ckpt", tmp_path / "runs")
     os.kill(child_of(process), signal.SIGKILL)
@@ -203,12 +203,12 @@ def test_two_processes_train_and_go_on_after_one_died(sweep, tmp_path):
     assert code == 0, printed
     assert "goes on after epoch" in printed
     (folder,) = folders(tmp_path / "runs")
-    assert metrics(folder)["epochs"] == 40
+    assert metrics(folder)["epochs"] == 20
 
 
 def test_a_dry_run_lists_what_would_be_done_and_starts_nothing(sweep, tmp_path):
-    assert finish(sweep("loss=pl"))[1] == 0
-    printed, code = finish(sweep("loss=pl,full", "dry_run=true"))
+    assert finish(sweep("loss=pl", "trainer.max_epochs=1"))[1] == 0
+    printed, code = finish(sweep("loss=pl,full", "trainer.max_epochs=1", "dry_run=true"))
     assert code == 0
     states = [line.split()[0] for line in printed.splitlines() if "/covidA/" in line]
     assert states == ["finished", "new"]
