@@ -16,13 +16,14 @@ from torch import nn
 
 from cbseg.config import Job, build
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.errors import InputError
 from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.processes import StopAtOnce
 from cbseg.run_state import RunState
+from cbseg.settings import check_settings
 from cbseg.tracking import (
     BEST,
     ERROR,
@@ -35,7 +36,7 @@ from cbseg.tracking import (
     open_folder,
     write_json,
 )
-from cbseg.wandb_log import ValidationOverlays, logged_to_wandb, wandb_mode
+from cbseg.wandb_log import ValidationOverlays, logged_to_wandb
 
 log = logging.getLogger(__name__)
 
@@ -101,46 +102,6 @@ def run(job: Job) -> Path:
     when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
     log.info("%s: test %s (%s)", folder, scores, when)
     return folder
-
-
-def check_settings(config: DictConfig) -> None:
-    """Refuse what no other part checks before hours of training.
-
-    Raises:
-        InputError: Naming the key and what exists.
-    """
-    check_whole("seed", config.seed, least=0)
-    check_whole("overlays", config.overlays, least=0)
-    if not isinstance(config.compile, bool):
-        raise InputError(f"compile={config.compile}: give true or false")
-    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
-    check_whole("model.num_classes", config.model.num_classes, least=2)
-    if config.selection.patience is not None:
-        check_whole("selection.patience", config.selection.patience, least=1)
-    check_choice(
-        "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
-    )
-    for key in ("check_val_every_n_epoch", "val_check_interval"):
-        if key in config.trainer:
-            raise InputError(
-                f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
-            )
-    for key in ("max_steps", "max_time", "fast_dev_run"):
-        if key in config.trainer:
-            raise InputError(
-                f"trainer.{key}: a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one "
-                "that was interrupted goes on; leave it out"
-            )
-    if config.trainer.get("gradient_clip_val") and config.optim.get("fused"):
-        raise InputError(
-            "trainer.gradient_clip_val: a fused optimizer cannot clip in mixed precision; add optim.fused=false"
-        )
-    if config.trainer.get("limit_val_batches") == 0:
-        raise InputError(
-            "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"
-        )
-    if config.logger:
-        wandb_mode(config.logger.mode)
 
 
 def build_module(config: DictConfig) -> SegmentationModule:
