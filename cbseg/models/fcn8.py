@@ -23,6 +23,24 @@ def _bilinear(channels: int, stride: int, padding: int) -> nn.ConvTranspose2d:
     return up
 
 
+class _Score(nn.Conv2d):
+    """Each pixel's class scores, in the weights' own precision under autocast too.
+
+    oneDNN 3.12 writes past its buffer on processors with AMX where it computes the gradient of bfloat16 weights from
+    more than 2048 channels to fewer than 16.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__(channels, num_classes, 1)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of each class."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def _crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
     """The window of ``x`` with ``reference``'s height and width that begins ``offset`` pixels in."""
     height, width = reference.shape[-2:]
@@ -89,9 +107,9 @@ class FCN8(nn.Module):
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.dropout = nn.Dropout2d(dropout)
 
-        self.score_fc7 = nn.Conv2d(fc_channels, num_classes, 1)
-        self.score_pool4 = nn.Conv2d(channels[3], num_classes, 1)
-        self.score_pool3 = nn.Conv2d(channels[2], num_classes, 1)
+        self.score_fc7 = _Score(fc_channels, num_classes)
+        self.score_pool4 = _Score(channels[3], num_classes)
+        self.score_pool3 = _Score(channels[2], num_classes)
         self.up_fc7 = _bilinear(num_classes, 2, padding=0 if caffe else 1)
         self.up_pool4 = _bilinear(num_classes, 2, padding=0 if caffe else 1)
         self.up_pool3 = _bilinear(num_classes, 8, padding=0 if caffe else 4)
@@ -100,9 +118,6 @@ class FCN8(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        for score in (self.score_fc7, self.score_pool4, self.score_pool3):
-            nn.init.zeros_(score.weight)
-            nn.init.zeros_(score.bias)  # type: ignore[arg-type]
         load_vgg16(self, weights)
 
     def forward(self, image: Tensor) -> Tensor:

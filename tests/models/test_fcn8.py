@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +80,33 @@ def test_every_parameter_has_a_gradient():
     give_scores_random_weights(net)
     net(torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+BACKWARD = """
+import torch
+from cbseg.models.fcn8 import FCN8
+net = FCN8(channels=(4, 4, 8, 8, 8), convolutions=(1, 1, 1, 1, 1), fc_channels=4096)
+for _ in range(4):
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(torch.zeros(2, 3, 64, 64))
+    logits.sum().backward()
+"""
+
+
+def test_fc7_of_full_width_trains_in_bfloat16():
+    """With scores in bfloat16, a processor with AMX wrote past a buffer, and the process was killed."""
+    done = subprocess.run([sys.executable, "-c", BACKWARD], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scores_are_computed_in_single_precision_under_autocast():
+    net, dtypes = small(), []
+    for score in (net.score_fc7, net.score_pool4, net.score_pool3):
+        score.register_forward_hook(lambda module, inputs, scores: dtypes.append(scores.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.zeros(1, 3, 32, 32))
+    assert dtypes == [torch.float32] * 3
+    assert small().to(torch.bfloat16)(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_it_has_vgg16s_layers_under_torchvisions_names():
