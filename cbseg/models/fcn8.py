@@ -1,6 +1,7 @@
 """FCN8 on VGG16 (paper §4.2; Long et al. 2015)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,8 @@ class _Score(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of each class."""
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return super().forward(x.to(self.weight.dtype))
 
 

@@ -109,6 +109,11 @@ def test_scores_are_computed_in_single_precision_under_autocast():
     assert small().to(torch.bfloat16)(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.float32
 
 
+def test_it_runs_on_the_meta_device_as_tools_that_count_operations_ask():
+    with torch.device("meta"):
+        assert FCN8(**SMALL)(torch.empty(1, 3, 64, 64)).shape == (1, 2, 64, 64)
+
+
 def test_it_has_vgg16s_layers_under_torchvisions_names():
     with torch.device("meta"):
         vgg = torchvision.models.vgg16()
