@@ -6,6 +6,7 @@ written as NIfTI that lies where the volume lies, those of a picture as PNG; ``p
 
 import argparse
 import csv
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -29,8 +30,10 @@ from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
 from cbseg.module import predict_mask
 from cbseg.points import find_regions
-from cbseg.tracking import BEST, CONFIG
+from cbseg.tracking import BEST, CONFIG, METRICS
 from cbseg.training import build_network
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "predictions.csv"
 
@@ -44,12 +47,14 @@ class Predictor:
         run: The run's folder.
 
     Raises:
-        InputError: If it holds no weights, or was trained on slices that were read in its dataset's own way.
+        InputError: If it holds no readable weights, or was trained on slices that were read in its dataset's own way.
     """
 
     def __init__(self, run: Path) -> None:
         if not (run / BEST).is_file() or not (run / CONFIG).is_file():
             raise InputError(f"{run}: holds no {BEST} or no {CONFIG}; give a run's folder, runs/<data>/<loss>/seed<k>")
+        if not (run / METRICS).is_file():
+            log.warning("%s: is not finished; its best weights so far are taken", run)
         self.run = run
         config: Any = OmegaConf.load(run / CONFIG)
         reading = config.data.find_scans
@@ -66,7 +71,10 @@ class Predictor:
         if "weights" in config.model:
             config.model.weights = "none"
         self.net = build_network(config).eval()
-        state = torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]
+        try:
+            state = torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]
+        except Exception as error:  # a damaged file can break the unpickler anywhere
+            raise InputError(f"{run / BEST}: is damaged ({error}); run it again with rerun=true") from error
         self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net.to(self.device)
@@ -119,10 +127,10 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         The row: ``regions`` are 8-connected components, counted slice by slice; ``volume_ml`` is that of the infection.
 
     Raises:
-        InputError: If the CT cannot be read, or its labels are there already. Nothing is written then.
+        InputError: If the CT cannot be read, its labels are there already, or they cannot be written. None are then.
     """
     is_picture = path.suffix.lower() in PICTURES
-    name = path.resolve().name
+    name = path.name if path.name.strip(".") else path.resolve().name  # of a link its own
     written = out / (f"{path.stem}.png" if is_picture else re.sub(r"(\.nii(\.gz)?)?$", ".nii.gz", name, count=1))
     if written.exists():
         raise InputError(f"{written}: is there already; move it, or give another folder with --out")
@@ -136,9 +144,6 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         labels = predictor.volume(volume)
         write = volume.to_nifti(labels).to_filename
         millilitres = round(np.count_nonzero(labels) * float(np.prod(volume.spacing)) / 1000, 3)
-    part = out / f".part-{written.name}"
-    write(part)
-    part.replace(written)
     row = {
         "ct": str(path),
         "labels": str(written),
@@ -149,11 +154,18 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         "volume_ml": millilitres,
         "run": str(predictor.run),
     }
-    with (out / SUMMARY).open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(row)
+    part = out / f".part-{written.name}"
+    try:
+        write(part)
+        with (out / SUMMARY).open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if not file.tell():
+                writer.writeheader()
+            writer.writerow(row)
+        part.replace(written)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{out}: {written.name} or {SUMMARY} cannot be written ({error.strerror})") from error
     return row
 
 

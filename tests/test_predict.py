@@ -104,6 +104,29 @@ def test_a_bad_ct_is_named_and_the_others_are_segmented(run, covid_a, segment, t
     assert (tmp_path / f"out/{good.stem}.png").read_bytes() == before
 
 
+def test_labels_that_cannot_be_recorded_are_not_left_behind(run, covid_a, segment, tmp_path):
+    picture = next(covid_a.rglob("LungInfection-Test/Imgs/*.jpg"))
+    (tmp_path / "out/predictions.csv").mkdir(parents=True)
+    printed, code = segment(run, picture)
+    assert code == "1 of 1 could not be segmented"
+    assert f"error: {tmp_path}/out: {picture.stem}.png or predictions.csv cannot be written" in printed
+    (tmp_path / "out/predictions.csv").rmdir()
+    linked = tmp_path / f"patient7{picture.suffix}"
+    linked.symlink_to(picture)
+    assert segment(run, picture, linked)[1] == 0
+    names = {f"{picture.stem}.png", "patient7.png", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_weights_of_an_unfinished_run_are_warned_of_and_damaged_ones_refused(run, covid_a, segment, caplog):
+    picture = next(covid_a.rglob("LungInfection-Test/Imgs/*.jpg"))
+    (run / "metrics.json").unlink()
+    assert segment(run, picture)[1] == 0
+    assert f"{run}: is not finished" in caplog.text
+    (run / "best.ckpt").write_bytes((run / "best.ckpt").read_bytes()[:1000])
+    assert f"{run}/best.ckpt: is damaged" in segment(run, picture)[1]
+
+
 def test_a_folder_that_is_no_run_and_a_run_on_slices_read_in_another_way_are_refused(run, segment, tmp_path):
     _, code = segment(tmp_path, "ct.nii.gz")
     assert f"error: {tmp_path}: holds no best.ckpt or no config.yaml" in code

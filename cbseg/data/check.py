@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, OverrideParseException
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="such as data.root=<folder> or experiment=demo")
     parser.add_argument("--sheet", type=Path, help="the contact sheet's file (default: check-<data>.png)")
     arguments = parser.parse_args()
+    if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
+        sys.exit(f"error: --sheet {arguments.sheet}: no such folder; make it first")
     try:
         config = compose([f"data={arguments.data}", *arguments.overrides])
         sheet = arguments.sheet or Path(f"check-{arguments.data}.png")
@@ -120,7 +122,7 @@ def main() -> None:
         for line in check(build(config.data, "data"), sheet):
             problems += line.startswith("problem:")
             print(line, flush=True)
-    except (InputError, ConfigCompositionException) as error:
+    except (InputError, ConfigCompositionException, OverrideParseException) as error:
         sys.exit(f"error: {error}")
     sys.exit(f"{problems} problem(s)" if problems else 0)
 

@@ -18,7 +18,8 @@ from cbseg.errors import InputError
 log = logging.getLogger(__name__)
 
 AIR = -1024.0  # HU; scanners pad outside the field of view with less
-_TOLERANCE = 0.01  # of direction cosines
+_TOLERANCE = 0.01  # of direction cosines, and of the distance between pixels, mm
+_PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
 _GAP = 1.5  # times the usual distance between slices: then one is missing
 
 
@@ -53,19 +54,22 @@ class DicomSeries:
             log.warning("%s: %d files have no Modality, such as %s; read as CT", name, len(unnamed), unnamed[0].name)
         for key, what in (("SeriesInstanceUID", "series"), ("Rows", "heights"), ("Columns", "widths")):
             _require_one(headers, key, what)
-        orientations = {path: np.array(header.ImageOrientationPatient, float) for path, header in headers.items()}
-        first = next(iter(orientations))
-        for path, orientation in orientations.items():
-            if np.abs(orientation - orientations[first]).max() > _TOLERANCE:
-                raise InputError(
-                    f"{path}: is oriented {orientation.tolist()}, {first.name} {orientations[first].tolist()}; "
-                    "keep slices of one orientation in a folder"
-                )
-        self._right, self._down = orientations[first][:3], orientations[first][3:]
+        first = next(iter(headers))
+        for key, what in (("ImageOrientationPatient", "orientation"), ("PixelSpacing", "spacing")):
+            usual = np.array(headers[first][key].value, float)
+            for path, header in headers.items():
+                values = np.array(header[key].value, float)
+                if np.abs(values - usual).max() > _TOLERANCE:
+                    raise InputError(
+                        f"{path}: its {key} is {values.tolist()}, that of {first.name} {usual.tolist()}; "
+                        f"keep slices of one {what} in a folder"
+                    )
+        orientation = np.array(headers[first].ImageOrientationPatient, float)
+        self._right, self._down = orientation[:3], orientation[3:]
         self._normal = np.cross(self._right, self._down)
         if min(abs(self._normal[2]), abs(self._right[0])) < np.cos(np.radians(MOST_TILT)):
             raise InputError(
-                f"{first}: is not an axial slice (orientation {orientations[first].tolist()}); cbseg reads axial CT"
+                f"{first}: is not an axial slice (orientation {orientation.tolist()}); cbseg reads axial CT"
             )
         self._towards_head = self._normal * np.sign(self._normal[2])  # whichever way the normal points
         self._headers = headers
@@ -111,7 +115,7 @@ class DicomSeries:
         try:
             dataset = pydicom.dcmread(path)
             values = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
-        except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
             raise InputError(f"{path}: its pixels cannot be decoded ({error}); copy or export it again") from error
         require_numbers(values, str(path))
         return np.maximum(self.to_canonical(values), AIR)
@@ -161,10 +165,22 @@ def _header(path: Path) -> pydicom.Dataset:
     if not has_pixels:
         raise InputError(f"{path}: holds no pixel data; remove it or export it again")
     if "LOCALIZER" not in header.get("ImageType", []):
-        for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+        for key, count in _PLACE.items():
             if key not in header:
                 raise InputError(f"{path}: has no {key}, so it cannot be placed in its series; export it again")
+            if not _is_numbers(header, key, count):
+                raise InputError(f"{path}: its {key} is empty or malformed; export it again")
     return header
+
+
+def _is_numbers(header: pydicom.Dataset, key: str, count: int) -> bool:
+    """Whether a tag holds so many numbers, and positive ones if they are sizes."""
+    try:
+        numbers = np.array(header[key].value, float).ravel()
+    except (TypeError, ValueError):
+        return False
+    is_size = key in ("PixelSpacing", "Rows", "Columns")
+    return numbers.size == count and bool(np.isfinite(numbers).all()) and not (is_size and numbers.min() <= 0)
 
 
 def _require_one(headers: dict[Path, pydicom.Dataset], key: str, what: str) -> None:

@@ -1,5 +1,6 @@
 """NIfTI volumes, whatever way they are stored."""
 
+import logging
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from cbseg.data.volumes import CANONICAL, MOST_TILT, Volume, require_numbers
 from cbseg.errors import InputError
 
+log = logging.getLogger(__name__)
+
 _CANONICAL = nib.orientations.axcodes2ornt(CANONICAL)
 _SAME_PLACE = 0.01  # mm, in any entry of the affine
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # in the header's unit of length; others are mm
 
 
 class NiftiVolume:
@@ -27,7 +31,7 @@ class NiftiVolume:
         path: A ``.nii`` or ``.nii.gz`` file.
 
     Raises:
-        InputError: If the file is missing, is no NIfTI, has not three dimensions, or is oblique.
+        InputError: If the file is missing, is no NIfTI, has not three dimensions of numbers, or is oblique.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,8 +48,11 @@ class NiftiVolume:
                 f"{path}: has {self.image.ndim} dimensions {self.image.shape}, a CT volume has three; "
                 "save one volume a file"
             )
+        if (kind := self.image.get_data_dtype()).kind not in "iuf":
+            raise InputError(f"{path}: holds {kind} values, colours or complex numbers; save the CT's own values")
         self.affine: NDArray[np.float64] = self.image.affine
-        self._orientation = nib.io_orientation(self.affine)
+        placed = np.isfinite(self.affine).all()
+        self._orientation = nib.io_orientation(self.affine) if placed else np.full((3, 2), np.nan)
         if np.isnan(self._orientation).any():
             raise InputError(
                 f"{path}: its affine does not say how it is oriented; set sform or qform and save it again"
@@ -56,7 +63,15 @@ class NiftiVolume:
                 f"{path}: is oblique, {tilt:.0f}° off the patient's axes; cbseg reads axial CT: resample it"
             )
         self.orientation = "".join(nib.aff2axcodes(self.affine))
+        if not (self.image.header["sform_code"] or self.image.header["qform_code"]):
+            log.warning(
+                "%s: its header does not say how it lies (sform_code and qform_code are 0), so it is read as %s; "
+                "where that is wrong its slices lie upside down: set sform or qform",
+                path,
+                self.orientation,
+            )
         to_canonical = nib.orientations.ornt_transform(self._orientation, _CANONICAL)
+        self._canonical_affine = self.affine @ nib.orientations.inv_ornt_aff(to_canonical, self.image.shape)
         # canonical axis -> stored axis, and whether it runs the other way
         self._axes = [int(np.flatnonzero(to_canonical[:, 0] == axis)[0]) for axis in range(3)]
         self._flipped = [to_canonical[axis, 1] < 0 for axis in self._axes]
@@ -69,9 +84,15 @@ class NiftiVolume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between slices, rows and columns, mm."""
-        columns, rows, slices = (float(self.image.header.get_zooms()[axis]) for axis in self._axes)
-        return slices, rows, columns
+        """Distance between the planes of slices, between rows and columns, mm; their product is a voxel's volume."""
+        scale = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
+        columns, rows = (scale * float(nib.affines.voxel_sizes(self.affine)[axis]) for axis in self._axes[:2])
+        volume = scale**3 * abs(float(np.linalg.det(self.affine[:3, :3])))
+        return volume / (rows * columns), rows, columns
+
+    def is_apart_from(self, other: "NiftiVolume") -> float:
+        """How far volumes of equal shape lie apart: the largest difference of their canonical grids' affines, mm."""
+        return float(np.abs(self._canonical_affine - other._canonical_affine).max())
 
     @cached_property
     def _stored(self) -> Any:
@@ -130,11 +151,9 @@ def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
         InputError: If the mask cannot be read, or lies elsewhere in space than its image.
     """
     mask = NiftiVolume(path)
-    if isinstance(image, NiftiVolume) and mask.image.shape == image.image.shape:
-        apart = float(np.abs(mask.affine - image.affine).max())
-        if apart > _SAME_PLACE:
-            raise InputError(
-                f"{path}: lies elsewhere than its image {image.path.name} (their affines differ by up to {apart:.3g}); "
-                "resample the mask to the image, or correct its header"
-            )
+    if isinstance(image, NiftiVolume) and mask.shape == image.shape and mask.is_apart_from(image) > _SAME_PLACE:
+        raise InputError(
+            f"{path}: lies elsewhere than its image {image.path.name} (their affines differ by up to "
+            f"{mask.is_apart_from(image):.3g}); resample the mask to the image, or correct its header"
+        )
     return mask

@@ -103,12 +103,21 @@ def with_reading(
         crop: Rows and columns to keep in the middle of each slice; all if it is none.
 
     Raises:
-        InputError: If the intensity does not exist.
+        InputError: If the intensity does not exist, the window is not a lower and a higher value, or the crop not two
+            sizes.
     """
     check_choice("data.find_scans.intensity", intensity, ["window", "released"])
+    if not _is_pair(window, (int, float)) or not window[0] < window[1]:
+        raise InputError(f"data.find_scans.window={window}: give [low,high] in HU, such as [-1250,250]")
+    if crop is not None and (not _is_pair(crop, (int,)) or min(crop) < 1):
+        raise InputError(f"data.find_scans.crop={crop}: give [rows,columns], 1 or more, or null for whole slices")
     kept = None if crop is None else (crop[0], crop[1])
     how = released if intensity == "released" else intensity
     return [replace(scan, window=(window[0], window[1]), intensity=how, crop=kept) for scan in scans]
+
+
+def _is_pair(setting: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(setting, Sequence) and len(setting) == 2 and all(isinstance(x, kinds) for x in setting)
 
 
 def require_pairs(images: Mapping[Any, Path], masks: Mapping[Any, Path]) -> None:

@@ -53,14 +53,11 @@ def window_to_uint8(hu: NDArray[np.floating], window: tuple[float, float]) -> ND
     return np.round((np.clip(hu, low, high) - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
 
 
-def is_grey(image: Volume) -> bool:
-    """Whether a volume holds grey values 0…255 instead of HU: in HU, air lies far below 0.
-
-    Looks at five slices spread over the volume.
-    """
+def _extremes(image: Volume) -> tuple[float, float]:
+    """The lowest and highest value in five slices spread over a volume."""
     chosen: list[int] = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int).tolist()
     slices = [image.slice(k) for k in chosen]
-    return min(float(x.min()) for x in slices) >= 0 and max(float(x.max()) for x in slices) <= 255
+    return min(float(x.min()) for x in slices), max(float(x.max()) for x in slices)
 
 
 def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> tuple[float, float]:
@@ -71,16 +68,25 @@ def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> t
         intensity: ``window``, the given HU, or 0 and 255 for a volume of grey values; ``raw``, the scanner's stored
             values 0 and 4095; ``minmax``, the volume's own extremes.
         window: HU.
+
+    Raises:
+        InputError: If the volume's values are neither HU, in which air lies far below 0, nor grey values 0…255.
     """
     if intensity == "raw":
         return -1024.0, 3071.0
     if intensity == "minmax":
         slices = [image.slice(k) for k in range(image.shape[0])]
         return min(float(x.min()) for x in slices), max(float(x.max()) for x in slices)
-    if is_grey(image):
-        log.info("%s: holds grey values 0…255 already, taken as they are", image.name)
-        return 0.0, 255.0
-    return window
+    low, high = _extremes(image)
+    if low < 0:
+        return window
+    if not 1 < high <= 255:
+        raise InputError(
+            f"{image.name}: holds values {low:g}…{high:g}, neither HU, where air is near -1000, nor grey values 0…255; "
+            "restore its rescale slope and intercept (often -1024), or export it again"
+        )
+    log.info("%s: holds grey values 0…255 already, taken as they are", image.name)
+    return 0.0, 255.0
 
 
 def require_numbers(values: NDArray[np.floating], name: str) -> None:

@@ -81,6 +81,25 @@ def test_cs_scans_pair_by_number_and_grey_volumes_are_taken_as_they_are(drawn, c
     assert "grey values" not in caplog.text
 
 
+@pytest.mark.parametrize("change", [lambda hu: hu + 1024, lambda hu: (hu + 1024) / 4095.0])
+def test_a_volume_that_is_neither_hu_nor_grey_is_refused(spoil, change):
+    folder = spoil("covidC")
+    scan = covid_c.find_scans(folder)[0]
+    image = nib.load(scan.files[0])
+    nib.save(nib.Nifti1Image(change(image.get_fdata()).astype(np.float32), image.affine), scan.files[0])
+    with pytest.raises(InputError, match=rf"{scan.files[0].name}: holds values 0….*neither HU.*intercept"):
+        read_all([scan])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"window": (250, -1250)}, {"window": (250,)}, {"window": None}, {"crop": 64}, {"crop": (0, 0)}]
+)
+def test_a_window_or_crop_that_cannot_be_is_refused(drawn, setting):
+    (key,) = setting
+    with pytest.raises(InputError, match=rf"data\.find_scans\.{key}="):
+        covid_c.find_scans(drawn / "covidC", **setting)
+
+
 def test_the_released_intensities_are_raw_over_4095_for_b_and_each_volumes_extremes_for_c(drawn):
     hu, _ = phantom.draw_volume(SEED, 1, slices=21, size=SIZE)
     b = next(covid_b.find_scans(drawn / "covidB", intensity="released")[0].read())

@@ -108,10 +108,18 @@ def test_a_duplicate_position(series):
     ("tags", "message"),
     [
         ({"SeriesInstanceUID": "1.2.3"}, r"s0004\.dcm: its SeriesInstanceUID.*mixed series"),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, r"s0004\.dcm.*oriented"),
+        (
+            {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+            r"s0004\.dcm: its ImageOrientationPatient is.*one orientation",
+        ),
         ({"Rows": 32}, r"s0004\.dcm: its Rows is 32.*mixed heights"),
         ({"Modality": "MR"}, r"s0004\.dcm: its Modality is MR, not CT"),
         ({"PixelData": None}, r"s0004\.dcm: holds no pixel data"),
+        ({"PixelSpacing": [2, 2]}, r"s0004\.dcm: its PixelSpacing is.*one spacing"),
+        ({"PixelSpacing": [0, 0]}, r"s0004\.dcm: its PixelSpacing is empty or malformed"),
+        ({"ImagePositionPatient": ""}, r"s0004\.dcm: its ImagePositionPatient is empty or malformed"),
+        ({"ImageOrientationPatient": [1, 0, 0]}, r"s0004\.dcm: its ImageOrientationPatient is empty or malformed"),
+        ({"Rows": ""}, r"s0004\.dcm: its Rows is empty or malformed"),
         ({"ImagePositionPatient": None}, r"s0004\.dcm: has no ImagePositionPatient"),
     ],
 )
@@ -119,6 +127,13 @@ def test_one_slice_that_does_not_belong_is_named(series, tags, message):
     edit(nth(series, 3), **tags)
     with pytest.raises(InputError, match=message):
         read(series)
+
+
+def test_an_empty_rescale_slope(series):
+    edit(nth(series, 3), RescaleSlope="")
+    volume = read(series)
+    with pytest.raises(InputError, match=r"s0004\.dcm: its pixels cannot be decoded"):
+        [volume.slice(k) for k in range(volume.shape[0])]
 
 
 def test_a_series_that_is_not_axial(series):

@@ -36,7 +36,7 @@ def test_every_stored_orientation_reads_to_the_same_slices(tmp_path, volume, cod
     read = NiftiVolume(save(tmp_path / f"v{suffix}", volume, codes))
     assert read.orientation == codes
     assert read.shape == volume.shape
-    assert read.spacing == (4, 3, 2)
+    assert read.spacing == pytest.approx((4, 3, 2))
     for k in range(len(volume)):
         assert (read.slice(k) == volume[k]).all()
 
@@ -103,10 +103,59 @@ def test_a_mask_that_lies_elsewhere_than_its_image(tmp_path, volume):
         open_nifti_mask(tmp_path / "mask.nii.gz", image)
 
 
+def test_a_mask_is_its_images_where_it_lies_and_not_how_it_is_stored(tmp_path, volume):
+    image = NiftiVolume(save(tmp_path / "image.nii.gz", volume))
+    for codes in ("RAS", "SAR"):
+        stored = nib.load(save(tmp_path / "mask.nii.gz", volume, codes))
+        assert (open_nifti_mask(tmp_path / "mask.nii.gz", image).slice(1) == volume[1]).all()
+        moved = stored.affine.copy()
+        moved[:3, 3] += 500
+        nib.save(nib.Nifti1Image(stored.dataobj, moved), tmp_path / "mask.nii.gz")
+        with pytest.raises(InputError, match="lies elsewhere"):
+            open_nifti_mask(tmp_path / "mask.nii.gz", image)
+
+
+def test_distances_are_those_of_the_grid_in_mm_whatever_the_header_has_beside_it(tmp_path, volume):
+    sheared = np.diag([-2.0, -3.0, 4.0, 1.0])
+    sheared[1, 2] = 1.0
+    image = nib.Nifti1Image(volume.T, sheared)
+    image.header["pixdim"][1:4] = 1
+    image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "v.nii")
+    assert NiftiVolume(tmp_path / "v.nii").spacing == pytest.approx((4, 3, 2))
+    metres = nib.Nifti1Image(volume.T, np.diag([-0.002, -0.003, 0.004, 1.0]))
+    metres.header.set_xyzt_units("meter")
+    nib.save(metres, tmp_path / "v.nii")
+    assert NiftiVolume(tmp_path / "v.nii").spacing == pytest.approx((4, 3, 2))
+
+
+def test_a_header_that_does_not_say_how_the_volume_lies_is_warned_of(tmp_path, volume, caplog):
+    nib.save(nib.Nifti1Image(volume.T, None), tmp_path / "v.nii.gz")
+    assert NiftiVolume(tmp_path / "v.nii.gz").orientation == "LAS"
+    assert "v.nii.gz: its header does not say how it lies" in caplog.text
+    caplog.clear()
+    NiftiVolume(save(tmp_path / "v.nii.gz", volume))
+    assert not caplog.text
+
+
+def test_an_affine_of_nans_and_values_that_are_no_greys_are_refused(tmp_path, volume):
+    path = save(tmp_path / "v.nii", volume)
+    content = bytearray(path.read_bytes())
+    content[280:284] = np.float32(np.nan).tobytes()  # srow_x[0]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="does not say how it is oriented"):
+        NiftiVolume(path)
+    colours = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for values in (colours, np.zeros((4, 5, 6), np.complex64)):
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+        with pytest.raises(InputError, match=r"v\.nii: holds .* values, colours or complex"):
+            NiftiVolume(path)
+
+
 def test_the_real_volume_reads_to_what_nibabel_gives(shared):
     path = shared / "data/nifti/chest_ct_cropped.nii.gz"
     read, direct = NiftiVolume(path), nib.load(path).get_fdata()
     assert read.orientation == "LPS"
-    assert read.spacing == (1.5, 1.5, 1.5)
+    assert read.spacing == pytest.approx((1.5, 1.5, 1.5))
     for k in range(0, 112, 10):
         assert (read.slice(k) == direct[:, :, k].T).all()
