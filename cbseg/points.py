@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -132,29 +133,41 @@ def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
     """
     if not path.is_file():
         raise InputError(f"data.annotate.file={path}: no such file; give a CSV with the columns slice,row,column,class")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 ({error}); save it as CSV in UTF-8") from error
     clicks: dict[str, list[tuple[int, int, int]]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
-        reader = csv.DictReader(file)
-        for line in reader:
-            try:
-                here = clicks.setdefault(line["slice"], [])
-                click = _click(line)
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {line} is not slice,row,column,class with whole numbers"
-                ) from error
-            if click is None:
-                continue
-            if any(click[:2] == other[:2] and click != other for other in here):
-                raise InputError(f"{path}, line {reader.line_num}: the pixel has another class above; keep one of them")
+    healthy: set[str] = set()
+    reader = csv.DictReader(StringIO(text))
+    for line in reader:
+        where = f"{path}, line {reader.line_num}"
+        try:
+            name, click = _click(line)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {line} is not slice,row,column,class with whole numbers") from error
+        here = clicks.setdefault(name, [])
+        if click is None:
+            healthy.add(name)
+        elif any(click[:2] == other[:2] and click != other for other in here):
+            raise InputError(f"{where}: the pixel has another class above; keep one of them")
+        else:
             here.append(click)
+        if here and name in healthy:
+            raise InputError(f"{where}: {name} is marked as healthy and has clicks; keep one of both")
     return clicks
 
 
-def _click(line: dict[str, str]) -> tuple[int, int, int] | None:
-    """Row, column and class of a line of the file, or nothing if all three are empty; a line may not end before."""
-    row, column, value = line["row"], line["column"], line["class"]
-    return None if (row, column, value) == ("", "", "") else (int(row), int(column), int(value))
+def _click(line: dict[str | None, str]) -> tuple[str, tuple[int, int, int] | None]:
+    """A line's slice, and row, column and class there, or nothing if all three are empty.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the line has fewer or more cells than the file's head, or no such.
+    """
+    name, *cells = (line[key] for key in ("slice", "row", "column", "class"))
+    if not name or None in line:
+        raise ValueError
+    return name, None if cells == ["", "", ""] else (int(cells[0]), int(cells[1]), int(cells[2]))
 
 
 def place_points(

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -122,8 +122,8 @@ def main() -> None:
         _hydra_main()
     except ConfigCompositionException as error:
         sys.exit(f"error: {_explained(error)}")
-    except (InputError, BusyError, NonFiniteLossError) as error:
-        sys.exit(f"error: {error}")
+    except (InputError, BusyError, NonFiniteLossError, OverrideParseException, OSError) as error:
+        sys.exit(f"error: {error}")  # of an OSError, such as a full disk, the run's error.txt tells where
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:

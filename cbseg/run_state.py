@@ -67,6 +67,8 @@ class RunState(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training paused, once a GPU has done what it was given."""
+        if trainer.sanity_checking:
+            return
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self.seconds += time.monotonic() - self._begun

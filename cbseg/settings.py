@@ -6,6 +6,20 @@ from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.wandb_log import wandb_mode
 
+_ONCE = "each epoch is validated once, as the best of all is selected"
+_WHOLE = (
+    "a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one that was interrupted goes on"
+)
+_NOT_TAKEN = {
+    "check_val_every_n_epoch": _ONCE,
+    "val_check_interval": _ONCE,
+    "max_steps": _WHOLE,
+    "max_time": _WHOLE,
+    "fast_dev_run": _WHOLE,
+    "num_nodes": "a run trains on one machine",
+}
+"""The Trainer's arguments that are refused, and why."""
+
 
 def check_settings(config: DictConfig) -> None:
     """Refuse what no other part checks before hours of training.
@@ -13,35 +27,32 @@ def check_settings(config: DictConfig) -> None:
     Raises:
         InputError: Naming the key and what exists.
     """
+    trainer = config.trainer
     check_whole("seed", config.seed, least=0)
+    if config.seed >= 2**32:
+        raise InputError(f"seed={config.seed}: give less than 2^32")
     check_whole("overlays", config.overlays, least=0)
-    if not isinstance(config.compile, bool):
-        raise InputError(f"compile={config.compile}: give true or false")
-    check_whole("trainer.max_epochs", config.trainer.max_epochs, least=1)
+    for key in ("compile", "rerun", "dry_run"):
+        if not isinstance(config[key], bool):
+            raise InputError(f"{key}={config[key]}: give true or false")
+    check_whole("trainer.max_epochs", trainer.max_epochs, least=1)
+    check_choice("trainer.precision", trainer.precision, ["auto", "bf16-mixed", "16-mixed", "32-true"])
     check_whole("model.num_classes", config.model.num_classes, least=2)
     if config.selection.patience is not None:
         check_whole("selection.patience", config.selection.patience, least=1)
     check_choice(
         "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
     )
-    for key in ("check_val_every_n_epoch", "val_check_interval"):
-        if key in config.trainer:
-            raise InputError(
-                f"trainer.{key}: each epoch is validated once, as the best of all is selected; leave it out"
-            )
-    for key in ("max_steps", "max_time", "fast_dev_run"):
-        if key in config.trainer:
-            raise InputError(
-                f"trainer.{key}: a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one "
-                "that was interrupted goes on; leave it out"
-            )
-    if config.trainer.get("gradient_clip_val") and config.optim.get("fused"):
+    for key, why in _NOT_TAKEN.items():
+        if key in trainer:
+            raise InputError(f"trainer.{key}: {why}; leave it out")
+    for part, what in (("train", "trains"), ("val", "selects the best epoch"), ("test", "gives the scores")):
+        if trainer.get(f"limit_{part}_batches") == 0:
+            raise InputError(f"trainer.limit_{part}_batches=0: none {what}; leave it out, or give 1 or more")
+    check_whole("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1), least=1)
+    if trainer.get("gradient_clip_val") and config.optim.get("fused"):
         raise InputError(
             "trainer.gradient_clip_val: a fused optimizer cannot clip in mixed precision; add optim.fused=false"
-        )
-    if config.trainer.get("limit_val_batches") == 0:
-        raise InputError(
-            "trainer.limit_val_batches=0: validation selects the best epoch; leave it out, or give 1 or more"
         )
     if config.logger:
         wandb_mode(config.logger.mode)

@@ -43,6 +43,8 @@ def state_of(job: Job) -> State:
         if is_finished(folder, config):
             return State("finished", config.trainer.max_epochs)
     except InputError as error:
+        if config.rerun:
+            return State("finished", config.trainer.max_epochs)
         return State("refused", reason=str(error))
     epochs = len(pd.read_csv(folder / CURVES)) if (folder / CURVES).is_file() else 0
     if reason := failure(folder):

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from cbseg.config import Job, build
@@ -79,7 +80,10 @@ def run(job: Job) -> Path:
                 parts = ", ".join(f"{slices} {name}" for name, slices in split.items())
                 goes_on = f", goes on after epoch {state.epochs} of {config.trainer.max_epochs}" if resumes else ""
                 log.info("%s: %s slices%s", folder, parts, goes_on)
-            result = fit_and_test(trainer, module, datamodule, state, timer, last)
+            try:
+                result = fit_and_test(trainer, module, datamodule, state, timer, last)
+            except MisconfigurationException as error:  # what Lightning alone can tell
+                raise InputError(f"trainer: {error}") from error
         if not trainer.is_global_zero:
             return folder
         metrics = {
@@ -181,6 +185,7 @@ def fit_and_test(
     elif last is not None:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
         timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
+        datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     loader, limit = datamodule.train_dataloader(), trainer.limit_train_batches
     batches = int(limit * len(loader)) if isinstance(limit, float) else limit
     samples = min(len(loader.sampler), batches * (loader.batch_size or 1)) * trainer.world_size  # type: ignore[arg-type]

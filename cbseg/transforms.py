@@ -68,6 +68,8 @@ class RandomFlipRotation:
     image_size: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool):
+            raise InputError(f"loss.transforms.flip={self.flip}: give true or false")
         wrong = [angle for angle in self.rotations if angle % 90]
         if wrong or not self.rotations:
             raise InputError(

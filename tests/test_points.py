@@ -134,7 +134,9 @@ def test_peoples_clicks_are_read_and_placed(tmp_path):
     assert (place_points(clicks["train-2"], (5, 6), "ignore") == IGNORE).all()
 
 
-@pytest.mark.parametrize("line", ["train-1", "train-1,3,4", "train-1,a,4,1", "train-1,3.5,4,1"])
+@pytest.mark.parametrize(
+    "line", ["train-1", "train-1,3,4", "train-1,a,4,1", "train-1,3.5,4,1", "train-1,3,4,1,9", ",3,4,1"]
+)
 def test_a_line_that_is_no_click_is_refused_with_its_number(tmp_path, line):
     file = tmp_path / "clicks.csv"
     file.write_text(f"slice,row,column,class\ntrain-0,1,1,1\n{line}\n")
@@ -150,6 +152,13 @@ def test_clicks_that_cannot_be_are_refused(tmp_path):
     file = tmp_path / "clicks.csv"
     file.write_text("slice,row,column,class\na,3,4,1\na,3,4,1\nb,3,4,0\na,3,4,0\n")
     with pytest.raises(InputError, match=r"line 5: the pixel has another class above"):
+        read_points(file)
+    for lines in ("a,,,\na,3,4,1\n", "a,3,4,1\na,,,\n"):
+        file.write_text(f"slice,row,column,class\n{lines}")
+        with pytest.raises(InputError, match=r"line 3: a is marked as healthy and has clicks"):
+            read_points(file)
+    file.write_bytes("slice,row,column,class\nPäivi,3,4,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"clicks\.csv: is not UTF-8"):
         read_points(file)
 
 

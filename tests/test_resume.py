@@ -117,13 +117,14 @@ def test_a_run_that_finished_no_epoch_starts_anew_and_leaves_nothing_behind(trai
     assert not (folder.parent / "old").exists()
 
 
-def test_an_unfinished_run_does_not_go_on_with_other_clicks(train, monkeypatch, tmp_path):
+@pytest.mark.parametrize("at", [(1, 0, "training_step"), (2, 0, "test_step")])
+def test_an_unfinished_run_does_not_go_on_with_other_clicks(train, monkeypatch, tmp_path, at):
     file = tmp_path / "clicks.csv"
     clicks = ["slice,row,column,class", *(f"train-{k},30,40,1" for k in range(6))]
     file.write_text("\n".join(clicks))
     settings = ["loss=pl", f"data.annotate.file={file}"]
     with monkeypatch.context() as patch:
-        die_at(patch, 1, 0)
+        die_at(patch, *at)
         with pytest.raises(Killed):
             train(*settings)
     file.write_text("\n".join([*clicks, "train-0,0,0,0"]))

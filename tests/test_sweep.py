@@ -213,4 +213,10 @@ def test_a_dry_run_lists_what_would_be_done_and_starts_nothing(sweep, tmp_path):
     states = [line.split()[0] for line in printed.splitlines() if "/covidA/" in line]
     assert states == ["finished", "new"]
     assert "Nothing was started" in printed
+    (folder,) = folders(tmp_path / "runs")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 8", "batch_size: 4"))
+    for again, state in {"false": "refused", "true": "finished, again"}.items():
+        printed, _ = finish(sweep("loss=pl", "trainer.max_epochs=1", "dry_run=true", f"rerun={again}"))
+        assert any(line.startswith(state) for line in printed.splitlines())
     assert [folder.parent.name for folder in folders(tmp_path / "runs")] == ["pl"]

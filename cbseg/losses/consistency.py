@@ -52,7 +52,7 @@ class Consistency(nn.Module):
         compare: What is compared, ``probs`` or ``logits``.
 
     Raises:
-        InputError: If λ is negative or ``compare`` does not exist.
+        InputError: If λ is negative, ``compare`` does not exist, or ``supervised`` is a consistency loss itself.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Consistency(nn.Module):
         check_choice("loss.compare", compare, ["probs", "logits"])
         if not (isinstance(weight, int | float) and weight >= 0):
             raise InputError(f"loss.weight={weight}: λ is a number, 0 or more")
+        if not isinstance(supervised, SupervisedLoss):
+            raise InputError(f"loss.supervised: {type(supervised).__name__} compares no single view; take such as pl")
         self.supervised = supervised
         self.transforms = transforms
         self.weight = weight

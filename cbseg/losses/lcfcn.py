@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbseg.errors import InputError
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
 from cbseg.losses.flood import find_boundaries
 from cbseg.points import IGNORE, find_regions
@@ -99,7 +100,10 @@ def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
     """
     check_shapes(logits, points, "points")
     if logits.shape[1] != 2:
-        raise ValueError(f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}")
+        raise InputError(
+            f"LCFCN tells infection from background: expected 2 classes of logits, not {logits.shape[1]}; "
+            "leave model.num_classes at 2, or take another loss"
+        )
     with torch.no_grad():
         probs, infected = _log_odds(logits).sigmoid(), (points > 0) & (points != IGNORE)
         maps = torch.stack([probs, infected.to(probs.dtype)]).cpu().numpy()

@@ -91,6 +91,11 @@ class FCN8(nn.Module):
             raise InputError(
                 f"model.channels={list(channels)}, model.convolutions={list(convolutions)}: five stages each"
             )
+        if min(num_classes, fc_channels, *channels, *convolutions) < 1:
+            raise InputError(
+                f"model.channels={list(channels)}, model.convolutions={list(convolutions)}, model.fc_channels="
+                f"{fc_channels}: 1 or more each"
+            )
         self.padding = padding
         caffe = padding == "caffe"
 
