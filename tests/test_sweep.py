@@ -89,7 +89,7 @@ def wait_for(pattern, runs, timeout=120):
     raise AssertionError(f"no {pattern}")
 
 
-def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one_and_trains_each_run_once(sweep, tmp_path):
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(sweep, tmp_path):
     """``CHAOS_KILLS=25`` makes it a long one."""
     overrides = ("loss=pl,cb_lcfcn", "seed=0,1")
     undisturbed = sweep(*overrides, runs=tmp_path / "undisturbed")

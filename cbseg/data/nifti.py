@@ -90,7 +90,7 @@ class NiftiVolume:
         volume = scale**3 * abs(float(np.linalg.det(self.affine[:3, :3])))
         return volume / (rows * columns), rows, columns
 
-    def is_apart_from(self, other: "NiftiVolume") -> float:
+    def distance_to(self, other: "NiftiVolume") -> float:
         """How far volumes of equal shape lie apart: the largest difference of their canonical grids' affines, mm."""
         return float(np.abs(self._canonical_affine - other._canonical_affine).max())
 
@@ -151,9 +151,9 @@ def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
         InputError: If the mask cannot be read, or lies elsewhere in space than its image.
     """
     mask = NiftiVolume(path)
-    if isinstance(image, NiftiVolume) and mask.shape == image.shape and mask.is_apart_from(image) > _SAME_PLACE:
+    if isinstance(image, NiftiVolume) and mask.shape == image.shape and mask.distance_to(image) > _SAME_PLACE:
         raise InputError(
             f"{path}: lies elsewhere than its image {image.path.name} (their affines differ by up to "
-            f"{mask.is_apart_from(image):.3g}); resample the mask to the image, or correct its header"
+            f"{mask.distance_to(image):.3g}); resample the mask to the image, or correct its header"
         )
     return mask
