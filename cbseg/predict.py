@@ -28,6 +28,7 @@ from cbseg.data.store import resized
 from cbseg.data.volumes import grey_window, window_to_uint8
 from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
+from cbseg.models.weights import damage_refused
 from cbseg.module import predict_mask
 from cbseg.points import find_regions
 from cbseg.tracking import BEST, CONFIG, METRICS
@@ -71,11 +72,9 @@ class Predictor:
         if "weights" in config.model:
             config.model.weights = "none"
         self.net = build_network(config).eval()
-        try:
+        with damage_refused(run / BEST, "Run it again with rerun=true"):
             state = torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]
-        except Exception as error:  # a damaged file can break the unpickler anywhere
-            raise InputError(f"{run / BEST}: is damaged ({error}); run it again with rerun=true") from error
-        self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
+            self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net.to(self.device)
 

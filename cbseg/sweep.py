@@ -40,12 +40,13 @@ def state_of(job: Job) -> State:
     """What became of a run so far."""
     folder, config = job.folder, job.config
     try:
-        if is_finished(folder, config):
-            return State("finished", config.trainer.max_epochs)
+        finished = is_finished(folder, config)
     except InputError as error:
-        if config.rerun:
-            return State("finished", config.trainer.max_epochs)
-        return State("refused", reason=str(error))
+        if not config.rerun:
+            return State("refused", reason=str(error))
+        finished = True
+    if finished:
+        return State("finished", config.trainer.max_epochs)
     epochs = len(pd.read_csv(folder / CURVES)) if (folder / CURVES).is_file() else 0
     if reason := failure(folder):
         return State("failed", epochs, reason)

@@ -1,6 +1,7 @@
 """What a CT volume is, whatever its format: an ordered stack of axial slices in one canonical orientation."""
 
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -53,9 +54,8 @@ def window_to_uint8(hu: NDArray[np.floating], window: tuple[float, float]) -> ND
     return np.round((np.clip(hu, low, high) - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
 
 
-def _extremes(image: Volume) -> tuple[float, float]:
-    """The lowest and highest value in five slices spread over a volume."""
-    chosen: list[int] = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int).tolist()
+def _extremes(image: Volume, chosen: Iterable[int]) -> tuple[float, float]:
+    """The lowest and highest value in some slices of a volume."""
     slices = [image.slice(k) for k in chosen]
     return min(float(x.min()) for x in slices), max(float(x.max()) for x in slices)
 
@@ -75,9 +75,9 @@ def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> t
     if intensity == "raw":
         return -1024.0, 3071.0
     if intensity == "minmax":
-        slices = [image.slice(k) for k in range(image.shape[0])]
-        return min(float(x.min()) for x in slices), max(float(x.max()) for x in slices)
-    low, high = _extremes(image)
+        return _extremes(image, range(image.shape[0]))
+    spread = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int)
+    low, high = _extremes(image, spread.tolist())
     if low < 0:
         return window
     if not 1 < high <= 255:
