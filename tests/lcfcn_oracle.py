@@ -2,25 +2,20 @@
 
 import numpy as np
 import torch
-from scipy.ndimage import black_tophat, maximum_filter, minimum_filter
+from scipy.ndimage import black_tophat
 from skimage.measure import label
 from skimage.segmentation import find_boundaries, watershed
 from torch import Tensor
 
 
-def boundaries(probs: Tensor, points: Tensor, blob: Tensor | None = None) -> Tensor:
-    """Boundaries of the watershed over the black top-hat of the probabilities, seeded at the points, inside a blob."""
+def boundaries(probs: Tensor, points: Tensor) -> Tensor:
+    """Boundaries of the watershed of the whole image over the black top-hat of the probabilities, from the points."""
     seeds = torch.zeros(points.shape, dtype=torch.int)
     seeds[points] = torch.arange(1, int(points.sum()) + 1, dtype=torch.int)
     landscape = black_tophat(probs.detach().numpy(), 7).astype("float32").astype("float64")
     # points of equal height flood in reading order: each is lower than the next, by less than single precision shows
     landscape[points] -= np.arange(int(points.sum()), 0, -1) * np.spacing(landscape[points])
-    if blob is None:
-        return torch.from_numpy(find_boundaries(watershed(landscape, seeds.numpy())))
-    basins = watershed(landscape, seeds.numpy(), connectivity=2, mask=blob.numpy())
-    outside_low, outside_high = basins.copy(), basins.copy()
-    outside_high[~blob.numpy()] = basins.max() + 1
-    return torch.from_numpy(maximum_filter(outside_low, 3) != minimum_filter(outside_high, 3)) & blob
+    return torch.from_numpy(find_boundaries(watershed(landscape, seeds.numpy())))
 
 
 def lcfcn_oracle(logits: Tensor, points: Tensor) -> dict[str, Tensor]:
@@ -48,6 +43,6 @@ def lcfcn_oracle(logits: Tensor, points: Tensor) -> dict[str, Tensor]:
             if m == 0:
                 false_positive = false_positive - log_q[inside].mean()
             if m > 1:
-                split = split + (m - 1) * -log_q[boundaries(p, infected & inside, inside)].mean()
+                split = split + (m - 1) * -log_q[boundaries(p, infected & inside) & inside].mean()
         terms = terms + torch.stack([image, point, split, false_positive])
     return dict(zip(("image", "point", "split", "false_positive"), terms / len(logits), strict=True))

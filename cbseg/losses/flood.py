@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+_DRY, _NO_WATER, _AWAITED = -1, -2, -3  # the margin, where none flows; pixels that it has not reached yet
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function at its first call, for later processes too, to run without Python's lock."""
     try:
@@ -16,80 +19,110 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
-def find_boundaries(
-    landscape: NDArray[np.floating], markers: NDArray[np.int64], connectivity: int, mask: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """The pixels at which basins meet, when a landscape is flooded from markers (Meyer 1994).
+class Landscape:
+    """Heights that are flooded from markers (Meyer 1994), sorted once for any number of floods.
 
-    Water spreads from the lowest pixel that it has reached, of equals from the one reached first. Each neighbour joins
-    that pixel's basin at once, and counts as no lower than it. Markers are a hair lower than others of their height,
-    and than each other in reading order. Such is ``skimage.segmentation.watershed`` from version 0.25.2 on, which
-    leaves the order of markers of one height open and is slower.
+    Water spreads from the lowest pixel that it has reached, of equals from the one reached first, through pixels'
+    sides. Each neighbour joins that pixel's basin at once, and counts as no lower than it. Markers are a hair lower
+    than others of their height, and than each other in reading order. Such is ``skimage.segmentation.watershed`` from
+    version 0.25.2 on, which leaves the order of markers of one height open and is slower.
 
     Args:
-        landscape: Heights of at least 0, taken in single precision.
-        markers: Flat indices of the pixels from which water comes, each for its own basin.
-        connectivity: 1 if water flows through pixels' sides, 2 if through their corners too.
-        mask: Where water may flow. The markers lie there.
-
-    Returns:
-        Flat indices of the pixels that have a neighbour in another basin, in reading order.
+        heights: At least 0, taken in single precision.
 
     Shape:
-        - landscape, mask: :math:`(H, W)`; markers: :math:`(M,)`; output: :math:`(N,)`.
+        - heights: :math:`(H, W)`.
 
-    >>> find_boundaries(np.array([[0, 1, 2, 1, 0]]), np.array([0, 4]), 1, np.ones((1, 5), bool))
+    >>> Landscape(np.array([[0, 1, 2, 1, 0]])).boundaries(markers=np.array([0, 4]), within=np.arange(5))
     array([2, 3])
     """
-    down = mask.shape[1] + 2  # to the pixel below, in an image with a margin of 1 that stays dry
-    steps = np.array([-down, -1, 1, down, -down - 1, -down + 1, down - 1, down + 1])[: 4 * connectivity]
-    keys = np.pad(landscape.astype(np.float32), 1).ravel().view(np.uint32) * 2 + 1  # its bits order as a height does
-    rows, columns = np.divmod(markers, mask.shape[1])
-    keys[(rows + 1) * down + columns + 1] -= 1  # the hair; markers alone are even
-    pixels = np.flatnonzero(np.pad(mask, 1))
-    low, high = (keys[pixels] >> shift for shift in (0, 16))
-    order = np.lexsort((low.astype(np.uint16), high.astype(np.uint16)))  # NumPy sorts 16 bits by digits: linear time
-    meet = _flood(keys, pixels[order], steps)
-    return np.flatnonzero(meet.reshape(-1, down)[1:-1, 1:-1])
+
+    def __init__(self, heights: NDArray[np.floating]) -> None:
+        self._shape = heights.shape
+        keys = heights.astype(np.float32).ravel().view(np.uint32)  # its bits order as a height does
+        ranks = np.zeros(keys.size, np.int32)
+        above = np.flatnonzero(keys)  # half of a top-hat lies at 0
+        low, high = (keys[above] >> shift for shift in (0, 16))
+        above = above[np.lexsort((low.astype(np.uint16), high.astype(np.uint16)))]  # by digits: linear time
+        ranks[above] = np.cumsum(np.diff(keys[above], prepend=0) != 0, dtype=np.int32)
+        self._ranks = np.pad(ranks.reshape(heights.shape), 1, constant_values=_DRY)
+
+    def boundaries(self, markers: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the pixels at which basins meet: those that have a neighbour in another basin.
+
+        Args:
+            markers: Flat indices of the pixels from which water comes, each for its own basin, in reading order.
+            within: Flat indices of the pixels to look at. The flood ends once it reached them and their neighbours.
+
+        Returns:
+            Those of ``within`` that are boundaries.
+
+        Shape:
+            - markers: :math:`(M,)`; within: :math:`(K,)`; output: :math:`(N,)`.
+        """
+        markers = self._padded(markers)
+        by_rank = np.argsort(self._ranks.ravel()[markers], kind="stable")
+        return within[_flood(self._ranks, markers[by_rank], self._padded(within))]
+
+    def _padded(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The pixels' flat indices in the image with a margin of 1."""
+        rows, columns = np.divmod(pixels, self._shape[1])
+        return (rows + 1) * (self._shape[1] + 2) + columns + 1
 
 
 @compiled
-def _flood(keys: NDArray[np.uint32], pixels: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where basins meet, by a queue for each level; as water never falls, the levels follow each other.
+def _flood(ranks: NDArray[np.int32], markers: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the chosen pixels have a neighbour in another basin, by a queue for each height, as water never falls.
 
     Args:
-        keys: Heights, of which the even ones are markers.
-        pixels: Those where water may flow, from the lowest to the highest.
-        steps: From a pixel to its neighbours.
+        ranks: Of the heights, ``_DRY`` in the margin.
+        markers: From the lowest to the highest, those of one height in reading order.
+        chosen: Any pixels; the flood ends once it reached them and their neighbours.
     """
-    basins = np.full(keys.size, -1, np.int32)  # 0 where no water came yet, -1 where none may flow
-    levels = np.empty(keys.size, np.int32)
-    first, last = np.zeros(pixels.size, np.int32), np.empty(pixels.size, np.int32)  # of each level's queue
-    following = np.zeros(keys.size, np.int32)  # in a pixel's queue; 0, in the margin, ends it
-    meet = np.zeros(keys.size, np.bool_)
-    count = 0
-    for k, pixel in enumerate(pixels):
-        is_marker = keys[pixel] % 2 == 0
-        if k == 0 or is_marker or keys[pixel] > keys[pixels[k - 1]]:
-            count += 1
-        levels[pixel] = count - 1
-        basins[pixel] = count if is_marker else 0
-        if is_marker:
-            first[count - 1] = last[count - 1] = pixel
-    for level in range(count):
-        pixel = first[level]
-        while pixel:
-            for step in steps:
-                other = pixel + step
-                if basins[other] == 0:
-                    basins[other] = basins[pixel]
-                    queue = max(level, levels[other])
-                    if first[queue]:
-                        following[last[queue]] = other
-                    else:
-                        first[queue] = other
-                    last[queue] = other
-                elif basins[other] > 0 and basins[other] != basins[pixel]:
-                    meet[pixel] = meet[other] = True
-            pixel = following[pixel]
+    down, heights = ranks.shape[1], ranks.ravel()
+    basins = np.where(heights == _DRY, _DRY, _NO_WATER).astype(np.int16)
+    for pixel in chosen:
+        for other in (pixel, pixel - down, pixel - 1, pixel + 1, pixel + down):
+            basins[other] = _DRY if heights[other] == _DRY else _AWAITED
+    for k, marker in enumerate(markers):
+        basins[marker] = k + 1
+    left = (basins == _AWAITED).sum()
+    own = heights.max() + 1  # the queue of a marker, which floods what is lower before others of its height
+    last = np.zeros(own + 1, np.int32)  # of each height's queue, a ring; 0, in the margin, for an empty one
+    following = np.empty(heights.size, np.int32)
+    coming = 0
+    for height in range(own):
+        while left > 0:
+            is_marker = coming < len(markers) and heights[markers[coming]] == height
+            queue = own if is_marker else height
+            if is_marker:
+                pixel = markers[coming]
+                following[pixel] = last[own] = pixel
+                coming += 1
+            while last[queue]:
+                tail = last[queue]
+                pixel = following[tail]
+                following[tail] = following[pixel]
+                last[queue] = 0 if pixel == tail else tail
+                for other in (pixel - down, pixel - 1, pixel + 1, pixel + down):
+                    if basins[other] <= _NO_WATER:
+                        left -= basins[other] == _AWAITED
+                        basins[other] = basins[pixel]
+                        joins = max(height, heights[other])
+                        if is_marker and heights[other] < height:
+                            joins = own
+                        tail = last[joins]
+                        if tail:
+                            following[other] = following[tail]
+                            following[tail] = other
+                        else:
+                            following[other] = other
+                        last[joins] = other
+            if not is_marker:
+                break
+
+    meet = np.zeros(chosen.size, np.bool_)
+    for k, pixel in enumerate(chosen):
+        for other in (pixel - down, pixel - 1, pixel + 1, pixel + down):
+            meet[k] |= basins[other] != _DRY and basins[other] != basins[pixel]
     return meet

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cbseg.errors import InputError
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
-from cbseg.losses.flood import find_boundaries
+from cbseg.losses.flood import Landscape
 from cbseg.points import IGNORE, find_regions
 
 TERMS = ("image", "point", "split", "false_positive")
@@ -68,19 +68,18 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
         targets["image"].append(Target(np.array([probs.argmax()]), True))
         targets["point"].append(Target(points, True))
 
-    inside = probs > 0.5
-    labels, count = find_regions(inside)
-    blobs, pixels = labels.ravel(), np.flatnonzero(inside)
+    labels, count = find_regions(probs > 0.5)
+    blobs, pixels = labels.ravel(), np.flatnonzero(labels)
     sizes = np.bincount(blobs[pixels], minlength=count + 1)
     points_in = np.bincount(blobs[points], minlength=count + 1)
     if len(points) > 1:
-        landscape = black_top_hat(probs)
-        boundaries = find_boundaries(landscape, points, 1, np.ones_like(inside))
-        targets["split"].append(Target(boundaries, False, (len(points) - 1) / len(boundaries)))
-        # one flood serves all blobs, as none reaches another; corners count, as a blob hangs together across them
-        boundaries = find_boundaries(landscape, points[blobs[points] > 0], 2, inside)
-        own = blobs[boundaries]
-        targets["split"].append(Target(boundaries, False, (points_in[own] - 1) / np.bincount(own)[own]))
+        landscape = Landscape(black_top_hat(probs))
+        several = np.flatnonzero(points_in[1:] > 1) + 1
+        splits = [(points, np.arange(probs.size))]
+        splits += [(points[blobs[points] == blob], pixels[blobs[pixels] == blob]) for blob in several]
+        for markers, inside in splits:
+            boundaries = landscape.boundaries(markers, inside)
+            targets["split"].append(Target(boundaries, False, (len(markers) - 1) / len(boundaries)))
 
     false = pixels[points_in[blobs[pixels]] == 0]
     targets["false_positive"].append(Target(false, False, 1 / sizes[blobs[false]]))
@@ -137,9 +136,10 @@ def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
             \underbrace{- \sum_f \frac{1}{|f|} \sum_{j \in f} \log q_j}_\mathrm{false\ positive}
 
     and the mean over images. The splits :math:`s` are the whole image, if it holds more than one point, and each blob
-    (8-connected, :math:`p > 0.5`) that does; :math:`m_s` counts their points, and :math:`B_s` are the boundaries of
-    the watershed that floods :math:`s` over the black top-hat (7 × 7) of :math:`p` from these points. The :math:`f` are
-    the blobs without a point. Points on the background take no part.
+    (8-connected, :math:`p > 0.5`) that does. :math:`m_s` counts their points. From these points the watershed floods
+    the whole image over the black top-hat (7 × 7) of :math:`p`, through pixels' sides, and :math:`B_s` are those of its
+    boundaries that lie in :math:`s`, as in the authors' code. The :math:`f` are the blobs without a point. Points on the
+    background take no part.
 
     Args:
         logits: Raw scores of background and infection.
