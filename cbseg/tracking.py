@@ -27,6 +27,7 @@ FREE_KEYS = (
     "loss",
     "seed",
     "runs",
+    "data_dir",
     "store",
     "rerun",
     "dry_run",

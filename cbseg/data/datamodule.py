@@ -17,7 +17,7 @@ from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.scans import Scan
 from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
-from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.errors import InputError, check_whole
 from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -121,13 +121,14 @@ class EpochSampler(Sampler[int]):
 
     Args:
         size: Number of slices.
-        samples: Draws an epoch, with replacement; ``None`` for each slice once.
+        samples: Draws an epoch.
+        replacement: Whether each draw is from all slices; else every slice is drawn once before any is drawn again.
         seed: The run's seed.
         share: This process's number and how many there are; each gets as many, and up to one less are left over.
     """
 
-    def __init__(self, size: int, samples: int | None, seed: int, share: tuple[int, int] = (0, 1)) -> None:
-        self.size, self.samples, self.seed, self.share = size, samples, seed, share
+    def __init__(self, size: int, samples: int, replacement: bool, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self.size, self.samples, self.replacement, self.seed, self.share = size, samples, replacement, seed, share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -135,14 +136,15 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return (self.size if self.samples is None else self.samples) // self.share[1]
+        return self.samples // self.share[1]
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, f"epoch {self.epoch}"))
-        if self.samples is None:
-            order = torch.randperm(self.size, generator=generator)
-        else:
+        if self.replacement:
             order = torch.randint(self.size, (self.samples,), generator=generator)
+        else:
+            passes = -(-self.samples // self.size)
+            order = torch.cat([torch.randperm(self.size, generator=generator) for _ in range(passes)])[: self.samples]
         rank, processes = self.share
         yield from order[rank::processes][: len(self)].tolist()
 
@@ -160,8 +162,9 @@ class SliceDataModule(pl.LightningDataModule):
         image_size: Height and width in training, or one number for both, pixels.
         batch_size: Slices a batch, over all processes that train together.
         num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.
-        epoch: Samples an epoch: ``once``, every training slice once; or ``released``, twice the size of the test set,
-            with replacement, as the authors' code does.
+        epoch: Samples an epoch: ``once``, every training slice once; ``released``, twice the size of the test set,
+            with replacement, as the authors' code does; or a number, so that runs on several datasets take as many
+            steps: none is drawn again before all others were.
         seed: Decides the order of the training slices.
         generate: ``generate(root)`` makes the files first, if given: the phantom.
 
@@ -180,12 +183,13 @@ class SliceDataModule(pl.LightningDataModule):
         image_size: int | Sequence[int] = 352,
         batch_size: int = 8,
         num_workers: int = 0,
-        epoch: str = "once",
+        epoch: str | int = "once",
         seed: int = 0,
         generate: Callable[[Path], None] | None = None,
     ) -> None:
         super().__init__()
-        check_choice("data.epoch", epoch, ["once", "released"])
+        if epoch not in ("once", "released") and not (type(epoch) is int and epoch >= 1):
+            raise InputError(f"data.epoch={epoch}: give once, released, or a number of samples, 1 or more")
         check_whole("data.batch_size", batch_size, least=1)
         check_whole("data.num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
@@ -246,11 +250,12 @@ class SliceDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of the training slices, shuffled. On a GPU with room for all of them they move there, once."""
-        samples = None if self.epoch == "once" else 2 * len(self.split.test)
+        slices = len(self.training_set)
+        samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch), self.epoch)
         rank, processes = self._share()
         if self.batch_size % processes:
             raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
-        sampler = EpochSampler(len(self.training_set), samples, self.seed, (rank, processes))
+        sampler = EpochSampler(slices, int(samples), self.epoch == "released", self.seed, (rank, processes))
         device = self._device()
         if device.type == "cuda" and not self.num_workers and not self.training_set.resident:
             free, _ = torch.cuda.mem_get_info(device)

@@ -7,7 +7,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-
 _DRY, _NO_WATER, _AWAITED = -1, -2, -3  # the margin, where none flows; pixels that it has not reached yet
 
 

@@ -138,8 +138,8 @@ def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
     and the mean over images. The splits :math:`s` are the whole image, if it holds more than one point, and each blob
     (8-connected, :math:`p > 0.5`) that does. :math:`m_s` counts their points. From these points the watershed floods
     the whole image over the black top-hat (7 × 7) of :math:`p`, through pixels' sides, and :math:`B_s` are those of its
-    boundaries that lie in :math:`s`, as in the authors' code. The :math:`f` are the blobs without a point. Points on the
-    background take no part.
+    boundaries that lie in :math:`s`, as in the authors' code. The :math:`f` are the blobs without a point. Points on
+    the background take no part.
 
     Args:
         logits: Raw scores of background and infection.

@@ -1,5 +1,7 @@
 """The DataModule: splits, points and batches; the same whatever the order, machine or number of workers."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -155,7 +157,16 @@ def test_the_released_epoch_is_twice_the_test_set_with_replacement(make):
     names = [name for batch in batches(make("protocol=released")) for name in batch["name"]]
     assert len(names) == 16
     assert len(set(names)) <= 6
-    assert list(EpochSampler(6, 16, 0)) == list(EpochSampler(6, 16, 0))
+    assert list(EpochSampler(6, 16, True, 0)) == list(EpochSampler(6, 16, True, 0))
+
+
+def test_an_epoch_of_a_number_of_samples_draws_none_again_before_all_others(make):
+    names = [name for batch in batches(make("data.epoch=16")) for name in batch["name"]]
+    assert len(names) == 16
+    assert sorted(Counter(names).values()) == [2, 2, 3, 3, 3, 3]
+    assert len(set(names[:6])) == len(set(names[6:12])) == 6
+    few = [name for batch in batches(make("data.epoch=4")) for name in batch["name"]]
+    assert len(set(few)) == 4
 
 
 def test_images_are_normalised_by_imagenets_statistics():
@@ -201,7 +212,8 @@ def test_a_training_slice_without_clicks_is_named(make, tmp_path):
         ("data.image_size=64.5", "one number or"),
         ("data.num_workers=-1", "whole number, 0 or more"),
         ("data.batch_size=0", "whole number, 1 or more"),
-        ("data.epoch=twice", "once, released"),
+        ("data.epoch=twice", "once, released, or a number"),
+        ("data.epoch=0", "once, released, or a number"),
         ("data.annotate.sampler=middle", r"data\.annotate\.sampler=middle.*distance_transform, uniform, centroid"),
     ],
 )
