@@ -15,7 +15,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from tabulate import tabulate
 
-from cbseg.config import Job
+from cbseg.config import Job, build
+from cbseg.data.sources import explain_missing
 from cbseg.errors import InputError
 from cbseg.run_state import CURVES
 from cbseg.tracking import METRICS, failure, is_finished, is_resumable
@@ -58,7 +59,7 @@ def print_plan(jobs: Sequence[Job]) -> None:
     rows, seconds, unknown = [], 0.0, 0
     for job in jobs:
         state = state_of(job)
-        todo = state.name not in ("finished", "refused") or (state.name == "finished" and job.config.rerun)
+        todo = is_left(job)
         done = 0 if state.name == "finished" else state.epochs
         speed = seconds_per_epoch(job)
         left = None if speed is None else speed * (job.config.trainer.max_epochs - done)
@@ -117,6 +118,8 @@ class SweepReport(Callback):
         if self.jobs[0].config.dry_run:
             print_plan(self.jobs)
             sys.exit()
+        if problems := missing_data(self.jobs):
+            sys.exit(f"error: nothing was started, as data is not there\n{problems}")
         self.before = [_finished_at(job.folder) for job in self.jobs]
         SweepReport.current = self
 
@@ -146,6 +149,30 @@ class SweepReport(Callback):
         if job.config.rerun:
             return State("failed", reason="the old run is there as it was, for the new one failed before it began")
         return State("skipped, finished before")
+
+
+def missing_data(jobs: Sequence[Job]) -> str:
+    """Say what data the runs that are left to do lack: nothing, or a line for each dataset."""
+    missing: dict[str, Path] = {}
+    unreadable: dict[str, str] = {}
+    for job in jobs:
+        data = job.config.data
+        if data.generate is not None or data.name in missing or not is_left(job):
+            continue
+        if not Path(data.root).is_dir():
+            missing[data.name] = Path(data.root)
+            continue
+        try:  # reads names only
+            build(data.find_scans, "data.find_scans")(data.root)
+        except InputError as error:
+            unreadable[data.name] = f"{data.name}: {error}"
+    return "\n".join([*unreadable.values(), *([explain_missing(missing)] if missing else [])])
+
+
+def is_left(job: Job) -> bool:
+    """Whether a run is to be done."""
+    state = state_of(job).name
+    return state not in ("finished", "refused") or (state == "finished" and job.config.rerun)
 
 
 def _finished_at(folder: Path) -> float:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from cbseg.data.store import SliceStore
-from cbseg.errors import InputError, check_whole
+from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.points import IGNORE, place_points, read_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
 
@@ -27,6 +27,8 @@ class PointAnnotator:
         sampler: See :func:`cbseg.points.sample_points`.
         seed: Another seed, other points.
         seed_per_slice: Whether each slice draws its own background points, or all draw with the same seed.
+        points_on: The mask that is annotated: ``native``, at its own size, and the points are brought to training size;
+            or ``resized``, at training size, where small regions may be lost.
         empty: What a slice without regions gives, ``background`` or ``ignore``.
         num_classes: How many classes points may have, with background.
         file: People's clicks, see :func:`cbseg.points.read_points`; the masks are then not looked at.
@@ -36,12 +38,20 @@ class PointAnnotator:
     """
 
     def __init__(
-        self, sampler: str, seed: int, seed_per_slice: bool, empty: str, num_classes: int, file: str | None = None
+        self,
+        sampler: str,
+        seed: int,
+        seed_per_slice: bool,
+        empty: str,
+        num_classes: int,
+        file: str | None = None,
+        points_on: str = "native",
     ) -> None:
         check_whole("data.annotate.seed", seed, least=0)
         sample_points(np.zeros((1, 1), np.uint8), sampler, seed, empty)  # refuses what does not exist
         self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
-        self.num_classes, self.file = num_classes, file
+        check_choice("data.annotate.points_on", points_on, ["native", "resized"])
+        self.points_on, self.num_classes, self.file = points_on, num_classes, file
         self.clicks = None if file is None else read_points(Path(file))
 
     def __call__(self, store: SliceStore, i: int) -> Mask:
@@ -53,7 +63,8 @@ class PointAnnotator:
         item = store.slices[i]
         if self.clicks is None:
             seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
-            points = sample_points(store.native_mask(i), self.sampler, seed, self.empty)
+            mask = store.native_mask(i) if self.points_on == "native" else store.masks[i]
+            points = sample_points(mask, self.sampler, seed, self.empty)
         elif self.covers(store, i):
             try:
                 points = place_points(self.clicks[item.name], item.shape, self.empty)
@@ -76,7 +87,8 @@ class PointAnnotator:
     @property
     def settings(self) -> str:
         """All that decides the points beside the store."""
-        return repr((self.sampler, self.seed, self.seed_per_slice, self.empty, self.num_classes, self.clicks))
+        made = (self.sampler, self.seed, self.seed_per_slice, self.empty, self.points_on)
+        return repr((*made, self.num_classes, self.clicks))
 
     def covers(self, store: SliceStore, i: int) -> bool:
         """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""

@@ -5,6 +5,7 @@ that cannot be read; and writes a contact sheet with mask outlines.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cbseg.config import build, compose
-from cbseg.data.scans import Scan
+from cbseg.data.scans import Scan, SliceData
 from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
 from cbseg.errors import InputError
@@ -44,7 +45,7 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
         yield f"problem: {error}"
         return
     slices: list[SliceInfo] = []
-    pictures: list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]] = []
+    pictures: list[tuple[Scan, SliceData]] = []
     for scan in scans:
         try:
             found = list(scan.read())
@@ -55,10 +56,10 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
             SliceInfo(name, scan.name, scan.subset, k, mask.shape, find_regions(mask > 0)[1], 0)
             for k, (name, _, mask) in enumerate(found)
         ]
-        yield f"{scan.name}: {_described(scan, infos)}, grey values {_range([item.image for item in found])}"
+        yield f"{scan.name}: {_described(scan, infos)}, {_greys([item.image for item in found])}"
         slices += infos
         fullest = max(range(len(found)), key=lambda k: int((found[k].mask > 0).sum()))
-        pictures.append(found[fullest])
+        pictures.append((scan, found[fullest]))
     if not slices:
         return
     infected = [item for item in slices if item.regions]
@@ -73,6 +74,8 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
         yield f"problem: {error}"
     _contact_sheet(pictures).savefig(sheet, dpi=110)
     yield f"contact sheet, each scan's most infected slice: {sheet}"
+    if any(isinstance(scan, VolumeScan) for scan, _ in pictures):
+        yield "if all is well, spine and table are at the bottom (P) in it, the patient's right side at the left (R)"
 
 
 def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
@@ -89,18 +92,25 @@ def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
     return text
 
 
-def _range(images: Sequence[NDArray[np.uint8]]) -> str:
-    return f"{min(int(x.min()) for x in images)}…{max(int(x.max()) for x in images)}"
+def _greys(images: Sequence[NDArray[np.uint8]]) -> str:
+    """What shows a wrong window: the extremes, and the shares of black and white."""
+    counts = np.sum([np.bincount(x.ravel(), minlength=256) for x in images], axis=0)
+    low, high = np.flatnonzero(counts)[[0, -1]]
+    black, white = counts[[0, 255]] / counts.sum()
+    return f"grey values {low}…{high}, {black:.0%} black, {white:.0%} white"
 
 
-def _contact_sheet(pictures: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]) -> Figure:
+def _contact_sheet(pictures: Sequence[tuple[Scan, SliceData]]) -> Figure:
     rows = -(-len(pictures) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS, 2.1 * rows), layout="constrained")
     cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()
-    for axes, (name, image, mask) in zip(cells, pictures, strict=False):
+    for axes, (scan, (name, image, mask)) in zip(cells, pictures, strict=False):
         show(axes, image, name)
+        if isinstance(scan, VolumeScan):
+            for letter, x, y in (("A", 0.5, 0.95), ("P", 0.5, 0.05), ("R", 0.04, 0.5), ("L", 0.96, 0.5)):
+                axes.text(x, y, letter, color="yellow", fontsize=6, ha="center", va="center", transform=axes.transAxes)
         if mask.any():
             axes.contour(mask > 0, levels=[0.5], colors="red", linewidths=0.6)
     return figure
@@ -113,6 +123,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="such as data.root=<folder> or experiment=demo")
     parser.add_argument("--sheet", type=Path, help="the contact sheet's file (default: check-<data>.png)")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stdout)
     if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
         sys.exit(f"error: --sheet {arguments.sheet}: no such folder; make it first")
     try:

@@ -8,93 +8,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cbseg.data.dicom import DicomSeries, dicom_files
+from cbseg.data.covid_b_authors import PngMasks, open_series
+from cbseg.data.dicom import dicom_files
 from cbseg.data.nifti import nifti_files
-from cbseg.data.scans import read_grey
 from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
-from cbseg.data.volumes import Volume
 from cbseg.errors import InputError
 
 DICOM, PNG = "OpenSourceDCMs", "InfectionMasks"
 NIFTI, NIFTI_MASKS = "rp_im", "rp_msk"
-PNG_LABELS = {127: 1, 255: 2}
-NIFTI_LABELS = {1: 1, 2: 2, 3: 3}  # ground glass, consolidation, pleural effusion
-
-
-class PngMasks:
-    """The authors' PNG masks of one DICOM series, as a volume.
-
-    Each file is stored mirrored and turned relative to its slice: mirrored back left to right and turned by 90°
-    counter-clockwise it lies on it. A file's slice number is that in the DICOM file's name.
-
-    Args:
-        files: Each slice number's mask.
-        series: The images.
-
-    Raises:
-        InputError: If a mask's slice is not in the series; a slice without a mask file has no infection.
-    """
-
-    def __init__(self, files: Mapping[int, Path], series: DicomSeries) -> None:
-        self.name = str(next(iter(files.values())).parent)
-        self.series = series
-        numbers = [slice_number(path) for path in series.files]
-        for number in sorted(set(files) - set(numbers)):
-            raise InputError(f"{files[number]}: {series.name} has no slice {number}; add the slice or remove the mask")
-        self.files = [files.get(number) for number in numbers]
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """The images'."""
-        return self.series.spacing
-
-    @property
-    def orientation(self) -> str:
-        """The images'."""
-        return self.series.orientation
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The images'; each mask's own size is checked when it is read."""
-        return self.series.shape
-
-    def slice(self, k: int) -> NDArray[np.floating]:
-        """The labels of slice ``k`` from the foot, (H, W) float32.
-
-        Raises:
-            InputError: If the file cannot be read or has another size than its slice.
-        """
-        path = self.files[k]
-        _, rows, columns = self.series.shape
-        if path is None:
-            return np.zeros((rows, columns), np.float32)
-        labels = self.series.to_canonical(np.rot90(np.fliplr(read_grey(path))))
-        if labels.shape != (rows, columns):
-            raise InputError(
-                f"{path}: is {labels.shape[1]} × {labels.shape[0]} pixels once turned, its slice "
-                f"{self.series.files[k].name} {columns} × {rows}. Are they a pair?"
-            )
-        return labels.astype(np.float32)
-
-
-def slice_number(path: Path) -> int:
-    """The number in a DICOM file's name: ``…s0012.dcm`` is slice 12.
-
-    Raises:
-        InputError: If there is none.
-
-    >>> slice_number(Path("DCM1/case1s0012.dcm"))
-    12
-    """
-    number = re.search(r"s(\d{4})(?!.*s\d{4})", path.name)
-    if number is None:
-        raise InputError(
-            f"{path}: its name has no slice number (s and four digits); rename it as in the authors' layout"
-        )
-    return int(number[1])
+PNG_GREYS = (127, 255)  # on infections: each file is scaled by its own highest label, so they tell no classes apart
+LABELS = (1, 2, 3)  # ground glass, consolidation, pleural effusion
 
 
 def find_scans(
@@ -110,14 +33,16 @@ def find_scans(
         root: Holds ``OpenSourceDCMs`` and ``InfectionMasks``, or ``rp_im`` and ``rp_msk``.
         window: The HU that become grey values 0 and 255.
         classes: What 1 ground glass, 2 consolidation and 3 effusion become; all are infection, class 1, by default.
-        intensity: ``window``, or ``released`` for the authors' raw / 4095.
-        crop: Rows and columns to keep in the middle of each slice; all if it is none.
+            The authors' PNG masks do not tell the first two apart.
+        intensity: ``window``, or ``released`` for the authors' stored values / 4095, truncated.
+        crop: Rows and columns of the middle of each slice, padded with 0 where it is smaller; none keeps it whole.
 
     Returns:
         The scans in the order of their numbers.
 
     Raises:
-        InputError: If neither layout is there or both are, or an image has no mask or a mask no image.
+        InputError: If neither layout is there or both are, an image has no mask or a mask no image, or PNG masks are
+            to tell ground glass from consolidation.
     """
     root = Path(root)
     layouts = [layout for layout, folder in ((_authors, DICOM), (_medseg, NIFTI)) if (root / folder).is_dir()]
@@ -143,30 +68,30 @@ def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
             raise InputError(f"{path}: is not named <scan>_z<slice>.png; rename it or remove it")
         masks.setdefault(int(numbers[1]), {})[int(numbers[2])] = path
     require_pairs(images, {scan: next(iter(files.values())) for scan, files in masks.items()})
-    labels = {grey: classes.get(label, 0) for grey, label in PNG_LABELS.items()}
+    if classes.get(1, 0) != classes.get(2, 0):
+        raise InputError(
+            f"data.find_scans.classes={classes}: the PNG masks in {root / PNG} do not tell ground glass (1) from "
+            "consolidation (2), as each is scaled by its own highest label; give both one class, or take MedSeg's NIfTI"
+        )
+    labels = dict.fromkeys(PNG_GREYS, classes.get(1, 0))
 
     def scan(number: int) -> VolumeScan:
         slices = dicom_files(images[number])
         return VolumeScan(
             f"scan-{number}",
             (*slices, *masks[number].values()),
-            partial(DicomSeries, slices, str(images[number])),
-            partial(_open_png, masks[number]),
+            partial(open_series, slices, str(images[number])),
+            partial(PngMasks, masks[number]),
             labels,
         )
 
     return [scan(number) for number in sorted(images)]
 
 
-def _open_png(files: dict[int, Path], image: Volume) -> PngMasks:
-    assert isinstance(image, DicomSeries)
-    return PngMasks(files, image)
-
-
 def _medseg(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     images, masks = (_by_number(root / folder) for folder in (NIFTI, NIFTI_MASKS))
     require_pairs(images, masks)
-    labels = {label: classes.get(label, 0) for label in NIFTI_LABELS}
+    labels = {label: classes.get(label, 0) for label in LABELS}
     return [nifti_scan(f"scan-{number}", images[number], masks[number], labels) for number in sorted(images)]
 
 

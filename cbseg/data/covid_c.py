@@ -1,7 +1,9 @@
 """COVID-19-C (paper §4.1.1; Ma et al. 2020): 20 NIfTI volumes, whose images and masks have different names."""
 
+import fnmatch
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cbseg.data.nifti import nifti_files
@@ -17,6 +19,7 @@ def find_scans(
     classes: Mapping[int, int] | None = None,
     intensity: str = "window",
     crop: Sequence[int] | None = None,
+    upside_down: str | None = None,
 ) -> list[VolumeScan]:
     """Pair images and masks by their numbers: ``coronacases_org_001`` is ``coronacases_001``; reads names only.
 
@@ -24,20 +27,30 @@ def find_scans(
         root: Holds ``COVID-19-CT-Seg_20cases`` and ``Infection_Mask``.
         window: The HU that become grey values 0 and 255.
         classes: The class that each of the masks' labels becomes; the one label, 1, is infection by default.
-        intensity: ``window``, or ``released`` for the authors' minimum and maximum of each volume.
-        crop: Rows and columns to keep in the middle of each slice; all if it is none.
+        intensity: ``window``, or ``released`` for the authors' minimum and maximum of each volume, truncated.
+        crop: Rows and columns of the middle of each slice, padded with 0 where it is smaller; none keeps it whole.
+
+        upside_down: A pattern of scans' names, such as ``radiopaedia-*``: those whose files say that row 0 is anterior
+            although it is posterior. Image and mask are turned alike.
 
     Returns:
         The scans in the order of their numbers, coronacases before radiopaedia.
 
     Raises:
-        InputError: If a folder is missing or empty, or an image has no mask or a mask no image.
+        InputError: If a folder is missing or empty, an image has no mask or a mask no image, or no scan is named so.
     """
     images, masks = (_by_number(Path(root) / folder) for folder in (IMAGES, MASKS))
     require_pairs(images, masks)
     labels = dict(classes) if classes is not None else {1: 1}
     scans = [nifti_scan(scan_name(images[key]), images[key], masks[key], labels) for key in sorted(images)]
-    return with_reading(scans, window, intensity, "minmax", crop)
+    scans = with_reading(scans, window, intensity, "minmax", crop)
+    if upside_down is None:
+        return scans
+    turned = fnmatch.filter([scan.name for scan in scans], upside_down)
+    if not turned:
+        names = ", ".join(scan.name for scan in scans)
+        raise InputError(f"data.find_scans.upside_down={upside_down}: no scan has such a name; there are {names}")
+    return [replace(scan, upside_down=scan.name in turned) for scan in scans]
 
 
 Key = tuple[str, tuple[int, ...]]

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.scans import Scan
+from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import InputError, check_whole
@@ -165,6 +166,7 @@ class SliceDataModule(pl.LightningDataModule):
         epoch: Samples an epoch: ``once``, every training slice once; ``released``, twice the size of the test set,
             with replacement, as the authors' code does; or a number, so that runs on several datasets take as many
             steps: none is drawn again before all others were.
+        drop_last: Whether an epoch's last batch is left out if it is not full.
         seed: Decides the order of the training slices.
         generate: ``generate(root)`` makes the files first, if given: the phantom.
 
@@ -184,6 +186,7 @@ class SliceDataModule(pl.LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         epoch: str | int = "once",
+        drop_last: bool = False,
         seed: int = 0,
         generate: Callable[[Path], None] | None = None,
     ) -> None:
@@ -194,9 +197,7 @@ class SliceDataModule(pl.LightningDataModule):
         check_whole("data.num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
         if generate is None and not Path(root).is_dir():
-            raise InputError(
-                f"data.root={root}: no such folder; put {name} there or give its place with data.root=<folder>"
-            )
+            raise InputError(explain_missing({name: Path(root)}))
         self.dataset, self.root, self.store_root = name, Path(root), Path(store)
         self.find_scans, self.split_slices, self.annotate, self.generate = (
             find_scans,
@@ -204,7 +205,8 @@ class SliceDataModule(pl.LightningDataModule):
             annotate,
             generate,
         )
-        self.batch_size, self.num_workers, self.epoch, self.seed = batch_size, num_workers, epoch, seed
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.epoch, self.drop_last, self.seed = epoch, drop_last, seed
         self.store: SliceStore
         self.split: Split
 
@@ -252,6 +254,8 @@ class SliceDataModule(pl.LightningDataModule):
         """Batches of the training slices, shuffled. On a GPU with room for all of them they move there, once."""
         slices = len(self.training_set)
         samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch), self.epoch)
+        if self.drop_last and int(samples) < self.batch_size:
+            raise InputError(f"data.batch_size={self.batch_size}: an epoch has {samples} samples, and no full batch")
         rank, processes = self._share()
         if self.batch_size % processes:
             raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
@@ -266,6 +270,7 @@ class SliceDataModule(pl.LightningDataModule):
             self.batch_size // processes,
             sampler=sampler,
             num_workers=self.num_workers,
+            drop_last=self.drop_last,
             collate_fn=collate_training,
             pin_memory=device.type == "cuda" and not self.training_set.resident,
             worker_init_fn=_leave_signals_to_parent,

@@ -111,14 +111,7 @@ class DicomSeries:
         Raises:
             InputError: If its pixels cannot be decoded.
         """
-        path = self.files[k]
-        try:
-            dataset = pydicom.dcmread(path)
-            values = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
-        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-            raise InputError(f"{path}: its pixels cannot be decoded ({error}); copy or export it again") from error
-        require_numbers(values, str(path))
-        return np.maximum(self.to_canonical(values), AIR)
+        return np.maximum(self.to_canonical(read_values(self.files[k])), AIR)
 
     def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a slice as it is stored so that row 0 is anterior and column 0 the patient's right."""
@@ -154,16 +147,50 @@ def dicom_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _header(path: Path) -> pydicom.Dataset:
+def read_values(path: Path) -> NDArray[np.float32]:
+    """Decode a file's pixels and apply its rescale slope and intercept.
+
+    Shape:
+        - output: :math:`(H, W)`, as stored.
+
+    Raises:
+        InputError: If its pixels cannot be decoded, or are not one slice of numbers.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+        values = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
+    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+        raise InputError(f"{path}: its pixels cannot be decoded ({error}); copy or export it again") from error
+    if values.ndim != 2:
+        raise InputError(
+            f"{path}: holds {' × '.join(map(str, values.shape))} values, a slice has rows × columns; export colour or "
+            "multi-frame images as grey values, a file for each slice"
+        )
+    require_numbers(values, str(path))
+    return values
+
+
+def read_header(path: Path) -> pydicom.Dataset:
+    """Read all of a DICOM image's tags but its pixels.
+
+    Raises:
+        InputError: If it is no DICOM file, or holds no pixels.
+    """
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
         has_pixels = "PixelData" in pydicom.dcmread(path, defer_size=1024, specific_tags=["PixelData"])
     except (InvalidDicomError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a DICOM file ({error}); remove it or export it again") from error
-    if header.get("Modality") not in (None, "", "CT"):
-        raise InputError(f"{path}: its Modality is {header.Modality}, not CT; remove it")
     if not has_pixels:
         raise InputError(f"{path}: holds no pixel data; remove it or export it again")
+    return header
+
+
+def _header(path: Path) -> pydicom.Dataset:
+    """Read the header of a CT slice that can be placed, or of a localizer."""
+    header = read_header(path)
+    if header.get("Modality") not in (None, "", "CT"):
+        raise InputError(f"{path}: its Modality is {header.Modality}, not CT; remove it")
     if "LOCALIZER" not in header.get("ImageType", []):
         for key, count in _PLACE.items():
             if key not in header:

@@ -17,7 +17,7 @@ import pydicom
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, NuclearMedicineImageStorage, generate_uid
 
 from cbseg.data import covid_b, covid_c
 from cbseg.data.chest import Chest, scan_slice
@@ -26,7 +26,8 @@ from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError, check_choice
 
 _MARKER = "phantom.json"
-_VERSION = 1  # raise it when the same settings draw something else
+_VERSION = 2  # raise it when the same settings draw something else
+_IMAGE_TYPE = ["DERIVED", "SECONDARY", "AXIAL"]
 _WIDTH, _HEIGHT = 350.0, 300.0  # of the drawn space, mm
 
 
@@ -72,49 +73,69 @@ def _volumes(scans: int, seed: int, size: int) -> Iterator[tuple[int, NDArray[np
         yield scan, *draw_volume(seed, scan, slices=max(size // 5, 20) + scan % 4, size=size)
 
 
-def _write_covid_b_dicom(root: Path, scans: int, seed: int, size: int) -> None:
-    """The authors' layout of COVID-19-B; slices are numbered from the head, as some scanners do."""
-    (root / covid_b.PNG).mkdir()
-    grey = {label: value for value, label in covid_b.PNG_LABELS.items()}
+def _write_covid_b_hu(root: Path, scans: int, seed: int, size: int) -> None:
+    """COVID-19-B's layout with real CT series; slices are numbered from the head, as some scanners do."""
     for scan, hu, mask in _volumes(scans, seed, size):
         folder = root / covid_b.DICOM / f"DCM{scan}"
         folder.mkdir(parents=True)
         series = generate_uid(entropy_srcs=[str(seed), str(scan)])
         for k in range(len(hu)):
             number = len(hu) - k
-            _write_dicom(folder / f"phantom{scan}s{number:04d}.dcm", hu, k, number, series, f"phantom-{seed}-{scan}")
-            png = np.zeros(mask[k].shape, np.uint8)
-            for label, value in grey.items():
-                png[mask[k] == label] = value
-            stored = np.ascontiguousarray(np.fliplr(np.rot90(png, -1)))
-            Image.fromarray(stored).save(root / covid_b.PNG / f"{scan}_z{number}.png")
+            dataset = _dicom_slice((hu[k] + 1024).astype(np.uint16), series, number, f"phantom-{seed}-{scan}")
+            dataset.SOPClassUID, dataset.Modality, dataset.ImageType = CTImageStorage, "CT", _IMAGE_TYPE
+            dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            dataset.ImagePositionPatient = [-_WIDTH / 2, -_WIDTH / 2, round(k * _HEIGHT / len(hu), 4)]
+            dataset.SliceThickness = round(_HEIGHT / len(hu), 4)
+            dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"
+            dataset.save_as(folder / f"phantom{scan}s{number:04d}.dcm", enforce_file_format=True)
+            _write_png_mask(root, scan, number, mask[k])
 
 
-def _write_dicom(path: Path, hu: NDArray[np.int16], k: int, number: int, series: str, patient: str) -> None:
-    """One slice of a real CT series: UIDs, place, spacing, and stored values with an intercept of -1024."""
-    slices, rows, columns = hu.shape
+def _write_covid_b_exported(root: Path, scans: int, seed: int, size: int) -> None:
+    """COVID-19-B as the authors had it: slices numbered from the foot, without a place, 8-bit grey stretched to 12."""
+    for scan, hu, mask in _volumes(scans, seed, size):
+        folder = root / covid_b.DICOM / f"DCM{scan}"
+        folder.mkdir(parents=True)
+        for k in range(len(hu)):
+            grey = window_to_uint8(hu[k].astype(np.float32), (-1250, 250))
+            series = generate_uid(entropy_srcs=[str(seed), str(scan), str(k // 15)])  # several a scan
+            stored = (grey.astype(np.float64) * (4095 / 255)).round().astype(np.uint16)
+            dataset = _dicom_slice(stored, series, k + 1, "Unknown")
+            dataset.SOPClassUID, dataset.Modality = NuclearMedicineImageStorage, "NM"
+            dataset.NumberOfFrames, dataset.Manufacturer = 1, "(X)MedCon"
+            dataset.SliceThickness = dataset.SpacingBetweenSlices = round(_HEIGHT / len(hu), 4)
+            dataset.RescaleIntercept, dataset.RescaleSlope = 0, 1
+            dataset.save_as(folder / f"m{scan:03d}-s{k + 1:04d}-{scan}.dcm", enforce_file_format=True)
+            _write_png_mask(root, scan, k + 1, mask[k])
+
+
+def _write_png_mask(root: Path, scan: int, number: int, mask: NDArray[np.uint8]) -> None:
+    """A mask as the authors have it: scaled by its own highest label, mirrored and turned."""
+    (root / covid_b.PNG).mkdir(exist_ok=True)
+    scaled = (mask.astype(int) * 255 // max(mask.max(), 1)).astype(np.uint8)
+    stored = np.ascontiguousarray(np.fliplr(np.rot90(scaled, -1)))
+    Image.fromarray(stored).save(root / covid_b.PNG / f"{scan}_z{number:03d}.png")
+
+
+def _dicom_slice(stored: NDArray[np.uint16], series: str, number: int, patient: str) -> pydicom.Dataset:
+    """What the slices of both have in common: UIDs, spacing and 12-bit values."""
+    rows, columns = stored.shape
     dataset = pydicom.Dataset()
-    dataset.SOPClassUID = CTImageStorage
     dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(number)])
     dataset.StudyInstanceUID = generate_uid(entropy_srcs=[series, "study"])
     dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[series, "frame"])
     dataset.SeriesInstanceUID = series
     dataset.PatientName = dataset.PatientID = patient
-    dataset.Modality, dataset.ImageType = "CT", ["DERIVED", "SECONDARY", "AXIAL"]
     dataset.SeriesNumber, dataset.InstanceNumber = 1, number
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    thickness = _HEIGHT / slices
-    dataset.ImagePositionPatient = [-_WIDTH / 2, -_WIDTH / 2, round(k * thickness, 4)]
-    dataset.PixelSpacing, dataset.SliceThickness = [_WIDTH / rows, _WIDTH / columns], round(thickness, 4)
+    dataset.PixelSpacing = [_WIDTH / rows, _WIDTH / columns]
     dataset.Rows, dataset.Columns = rows, columns
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"
     dataset.WindowCenter, dataset.WindowWidth = -500, 1500
-    dataset.PixelData = (hu[k].astype(np.int32) + 1024).astype("<u2").tobytes()
+    dataset.PixelData = stored.astype("<u2").tobytes()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.save_as(path, enforce_file_format=True)
+    return dataset
 
 
 def _write_covid_b_nifti(root: Path, scans: int, seed: int, size: int) -> None:
@@ -162,7 +183,8 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "covidA": Layout(_write_covid_a, 64, 400),
-    "covidB": Layout(_write_covid_b_dicom, 9, 128),
+    "covidB": Layout(_write_covid_b_hu, 9, 128),
+    "covidB_authors": Layout(_write_covid_b_exported, 9, 128),
     "covidB_nifti": Layout(_write_covid_b_nifti, 9, 128),
     "covidC": Layout(_write_covid_c, 20, 128),
 }
@@ -173,7 +195,8 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
 
     Args:
         root: The dataset's folder. A phantom there that was drawn with other settings is replaced.
-        layout: Whose files to write: ``covidA``, ``covidB`` (DICOM), ``covidB_nifti`` or ``covidC``.
+        layout: Whose files to write: ``covidA``; ``covidB``, its layout with CT series in HU; ``covidB_authors``, with
+            grey values as the authors exported them; ``covidB_nifti``, MedSeg's layout; or ``covidC``.
         scans: How many chests; by default 64 for COVID-19-A, 9 for B and 20 for C.
         seed: Decides them all.
         size: Width of a slice, pixels; by default 400 for COVID-19-A, where it varies, and 128 for volumes.

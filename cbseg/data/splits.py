@@ -1,11 +1,11 @@
 """Which slices train, validate and test: pure functions of the slices' scans and positions."""
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from cbseg.data.store import SliceInfo
-from cbseg.errors import InputError, check_whole
+from cbseg.errors import InputError, check_choice, check_whole
 
 
 class Split(NamedTuple):
@@ -61,21 +61,24 @@ def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
     return Split([i for i in train if i not in held_out], held_out, held_out)
 
 
-def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int) -> Split:
-    """Whole scans in the order of their numbers: the first train, the next validate, the next test (``sep``).
+def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int, order: str = "number") -> Split:
+    """Split whole scans: the first train, the next validate, the next test (``sep``).
 
     Args:
-        slices: Any order; scans are told apart by name and ordered by the numbers in it.
+        slices: Any order; scans are told apart by name.
         train: Number of scans.
         val: Number of scans.
         test: Number of scans.
+        order: Of the scans: ``number``, by the numbers in their names; or ``text``, by their names as text, in which 10
+            comes before 4, as the authors' code does.
 
     Raises:
-        InputError: If there are not exactly as many scans.
+        InputError: If there are not exactly as many scans, or the order does not exist.
     """
+    check_choice("data.split.order", order, list(_ORDERS))
     for name, count in (("train", train), ("val", val), ("test", test)):
         check_whole(f"data.split.{name}", count, least=1)
-    scans = sorted({item.scan for item in slices}, key=_natural)
+    scans = sorted({item.scan for item in slices}, key=_ORDERS[order])
     if len(scans) != train + val + test:
         raise InputError(
             f"found {len(scans)} scans ({', '.join(scans)}), but the split is {train} + {val} + {test} scans "
@@ -97,7 +100,7 @@ def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
     if not (0 < train < train + val < 1):
         raise InputError(f"data.split.train={train}, data.split.val={val}: shares above 0 whose sum is below 1")
     split = Split([], [], [])
-    for scan in sorted({item.scan for item in slices}, key=_natural):
+    for scan in sorted({item.scan for item in slices}, key=_by_number):
         places = sorted((i for i, item in enumerate(slices) if item.scan == scan), key=lambda i: slices[i].position)
         n = len(places)
         first, second = int(n * train + 1e-9), int(n * (train + val) + 1e-9)
@@ -111,6 +114,14 @@ def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
     return split
 
 
-def _natural(name: str) -> list[tuple[str, int]]:
-    """Sorts ``scan-10`` after ``scan-9``."""
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Sort ``scan-10`` after ``scan-9``."""
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _by_text(name: str) -> str:
+    """Sort ``radiopaedia-40`` before ``radiopaedia-4-85506``, as the files' names do, which have _ for -."""
+    return name.replace("-", "_")
+
+
+_ORDERS: dict[str, Callable[[str], Any]] = {"number": _by_number, "text": _by_text}

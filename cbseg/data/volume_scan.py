@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchvision.transforms.v2.functional import center_crop
 
 from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.scans import SliceData
@@ -27,7 +29,9 @@ class VolumeScan:
         labels: The labels that may occur in the mask, and the class that each becomes.
         window: The HU that become grey values 0 and 255.
         intensity: See :func:`cbseg.data.volumes.grey_window`.
-        crop: Rows and columns to keep in the middle of each slice, of image and mask alike; all if it is none.
+        crop: Rows and columns of the middle of each slice, of image and mask alike, padded with 0 where it is smaller;
+            none keeps it whole.
+        upside_down: Whether row 0 is posterior, though the files say anterior: then image and mask are turned.
     """
 
     name: str
@@ -38,12 +42,13 @@ class VolumeScan:
     window: tuple[float, float] = (-1250.0, 250.0)
     intensity: str = "window"
     crop: tuple[int, int] | None = None
+    upside_down: bool = False
     subset: str = ""
 
     @property
     def settings(self) -> str:
-        """Labels, intensity and crop."""
-        return repr((sorted(self.labels.items()), self.intensity, self.window, self.crop))
+        """Labels, intensity, crop and turning."""
+        return repr((sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down))
 
     def read(self) -> Iterator[SliceData]:
         """The slices from foot to head.
@@ -61,15 +66,15 @@ class VolumeScan:
         window = grey_window(image, self.intensity, self.window)
         digits = len(str(image.shape[0] - 1))
         for k in range(image.shape[0]):
-            picture = self._cropped(window_to_uint8(image.slice(k), window))
-            yield SliceData(f"{self.name}-{k:0{digits}d}", picture, self._cropped(self._classes(mask, k)))
+            picture = window_to_uint8(image.slice(k), window, truncate=self.intensity != "window")
+            yield SliceData(f"{self.name}-{k:0{digits}d}", *map(self._placed, (picture, self._classes(mask, k))))
 
-    def _cropped(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The middle of a slice that is larger than the crop."""
+    def _placed(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a slice if it lies upside down, and crop it."""
+        x = x[::-1] if self.upside_down else x
         if self.crop is None:
-            return x
-        top, left = (max(side - wanted, 0) // 2 for side, wanted in zip(x.shape, self.crop, strict=True))
-        return np.ascontiguousarray(x[top : top + self.crop[0], left : left + self.crop[1]])
+            return np.ascontiguousarray(x)
+        return center_crop(torch.tensor(x.copy())[None], list(self.crop))[0].contiguous().numpy()
 
     def _classes(self, mask: Volume, k: int) -> NDArray[np.uint8]:
         labels = mask.slice(k)
@@ -100,7 +105,7 @@ def with_reading(
         window: The HU that become grey values 0 and 255.
         intensity: The config's, ``window`` or ``released``.
         released: What ``released`` is for this dataset, ``raw`` or ``minmax``.
-        crop: Rows and columns to keep in the middle of each slice; all if it is none.
+        crop: Rows and columns of the middle of each slice, or none.
 
     Raises:
         InputError: If the intensity does not exist, the window is not a lower and a higher value, or the crop not two

@@ -44,14 +44,22 @@ class Volume(Protocol):
         """
 
 
-def window_to_uint8(hu: NDArray[np.floating], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """HU to grey values: the window's lower end is 0, its upper end 255, rounded; beyond it is clipped.
+def window_to_uint8(
+    values: NDArray[np.floating], window: tuple[float, float], truncate: bool = False
+) -> NDArray[np.uint8]:
+    """Bring HU to grey values: the window's lower end is 0, its upper end 255; beyond it is clipped.
+
+    Args:
+        values: HU, or others in the window's unit.
+        window: Its lower and upper end.
+        truncate: Whether fractions are cut off, as the authors' code does, or rounded.
 
     >>> window_to_uint8(np.array([-2000.0, -1250.0, -500.0, 250.0]), (-1250, 250)).tolist()
     [0, 0, 128, 255]
     """
     low, high = window
-    return np.round((np.clip(hu, low, high) - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+    grey = (np.clip(values, low, high) - low) / max(high - low, 1e-6) * 255
+    return (grey if truncate else np.round(grey)).astype(np.uint8)
 
 
 def _extremes(image: Volume, chosen: Iterable[int]) -> tuple[float, float]:
@@ -65,21 +73,19 @@ def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> t
 
     Args:
         image: The volume.
-        intensity: ``window``, the given HU, or 0 and 255 for a volume of grey values; ``raw``, the scanner's stored
-            values 0 and 4095; ``minmax``, the volume's own extremes.
+        intensity: ``window``, the given HU; ``raw``, the HU of a scanner's stored values 0 and 4095; for a volume of
+            grey values both are 0 and 255. Or ``minmax``, the volume's own extremes.
         window: HU.
 
     Raises:
         InputError: If the volume's values are neither HU, in which air lies far below 0, nor grey values 0…255.
     """
-    if intensity == "raw":
-        return -1024.0, 3071.0
     if intensity == "minmax":
         return _extremes(image, range(image.shape[0]))
     spread = np.linspace(0, image.shape[0] - 1, min(5, image.shape[0])).round().astype(int)
     low, high = _extremes(image, spread.tolist())
     if low < 0:
-        return window
+        return (-1024.0, 3071.0) if intensity == "raw" else window
     if not 1 < high <= 255:
         raise InputError(
             f"{image.name}: holds values {low:g}…{high:g}, neither HU, where air is near -1000, nor grey values 0…255; "

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbseg.errors import InputError
+from cbseg.errors import InputError, check_choice
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
 from cbseg.losses.flood import Landscape
 from cbseg.points import IGNORE, find_regions
@@ -160,8 +160,21 @@ def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
 
 
 class LCFCNLoss(SupervisedLoss):
-    """:func:`lcfcn_loss` as a module."""
+    """:func:`lcfcn_loss` as a module.
+
+    Args:
+        reduction: Over a batch's images: ``mean``, or ``sum`` as in the authors' code.
+
+    Raises:
+        InputError: If the reduction does not exist.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        check_choice("loss.reduction", reduction, ["mean", "sum"])
+        self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
-        """Four terms, ``image``, ``point``, ``split`` and ``false_positive``."""
-        return lcfcn_terms(logits, batch["points"])
+        """Compare one view: four terms, ``image``, ``point``, ``split`` and ``false_positive``."""
+        scale = len(logits) if self.reduction == "sum" else 1
+        return {name: scale * term for name, term in lcfcn_terms(logits, batch["points"]).items()}

@@ -62,6 +62,7 @@ class FCN8(nn.Module):
         convolutions: Convolutions in each stage.
         fc_channels: Width of fc6 and fc7.
         dropout: Probability, after fc6 and fc7.
+        dropout_of: What falls out at once: ``channels``, which pixels of one feature share; or ``elements``.
 
     Shape:
         - input: :math:`(B, 3, H, W)`, ImageNet-normalised, any H and W; output: logits :math:`(B, C, H, W)`, float32
@@ -84,9 +85,11 @@ class FCN8(nn.Module):
         convolutions: Sequence[int] = (2, 2, 3, 3, 3),
         fc_channels: int = 4096,
         dropout: float = 0.5,
+        dropout_of: str = "channels",
     ) -> None:
         super().__init__()
         check_choice("model.padding", padding, ["same", "caffe"])
+        check_choice("model.dropout_of", dropout_of, ["channels", "elements"])
         if len(channels) != 5 or len(convolutions) != 5:
             raise InputError(
                 f"model.channels={list(channels)}, model.convolutions={list(convolutions)}: five stages each"
@@ -112,7 +115,7 @@ class FCN8(nn.Module):
         self.features = nn.Sequential(*layers)
         self.fc6 = nn.Conv2d(width, fc_channels, 7, padding=0 if caffe else 3)
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(dropout) if dropout_of == "channels" else nn.Dropout(dropout)
 
         self.score_fc7 = _Score(fc_channels, num_classes)
         self.score_pool4 = _Score(channels[3], num_classes)

@@ -1,10 +1,12 @@
 """COVID-19-B and C: both layouts, pairing by number, intensities, labels, and bad folders."""
 
 import logging
+import re
 import shutil
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -19,7 +21,7 @@ SCANS, SEED, SIZE = 2, 7, 48
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("volumes")
-    for layout in ("covidB", "covidB_nifti", "covidC"):
+    for layout in ("covidB", "covidB_authors", "covidB_nifti", "covidC"):
         phantom.generate(root / layout, layout, scans=SCANS, seed=SEED, size=SIZE)
     return root
 
@@ -39,10 +41,11 @@ def read_all(scans):
     return [item for scan in scans for item in scan.read()]
 
 
-def test_both_layouts_of_b_prepare_to_the_same_store_slice_for_slice(drawn, tmp_path):
+@pytest.mark.parametrize("layout", ["covidB", "covidB_authors"])
+def test_all_layouts_of_b_prepare_to_the_same_store_slice_for_slice(drawn, tmp_path, layout):
     dicom, nifti = (
-        SliceStore(prepare(covid_b.find_scans(drawn / layout), (32, 32), tmp_path, layout))
-        for layout in ("covidB", "covidB_nifti")
+        SliceStore(prepare(covid_b.find_scans(drawn / name), (32, 32), tmp_path, name))
+        for name in (layout, "covidB_nifti")
     )
     assert [item.name for item in dicom.slices] == [item.name for item in nifti.slices]
     assert (dicom.images == nifti.images).all()
@@ -51,9 +54,9 @@ def test_both_layouts_of_b_prepare_to_the_same_store_slice_for_slice(drawn, tmp_
     assert 0 < dicom.statistics()["slices_with_infections"] < dicom.statistics()["slices"]
 
 
-@pytest.mark.parametrize("layout", ["covidB", "covidB_nifti"])
-def test_slices_of_b_are_what_was_drawn(drawn, layout):
-    slices = read_all(covid_b.find_scans(drawn / layout, classes={1: 1, 2: 2, 3: 0}))
+@pytest.mark.parametrize(("layout", "second"), [("covidB", 1), ("covidB_authors", 1), ("covidB_nifti", 2)])
+def test_slices_of_b_are_what_was_drawn(drawn, layout, second):
+    slices = read_all(covid_b.find_scans(drawn / layout, classes={1: 1, 2: second, 3: 0}))
     start = 0
     for scan in range(1, SCANS + 1):
         hu, mask = phantom.draw_volume(SEED, scan, slices=20 + scan % 4, size=SIZE)
@@ -61,7 +64,7 @@ def test_slices_of_b_are_what_was_drawn(drawn, layout):
             name, image, classes = slices[start + k]
             assert name == f"scan-{scan}-{k:02d}"
             assert (image == window_to_uint8(hu[k].astype(np.float32), (-1250, 250))).all()
-            assert (classes == mask[k]).all()
+            assert (classes == np.minimum(mask[k], second)).all()
         start += len(hu)
 
 
@@ -104,15 +107,35 @@ def test_the_released_intensities_are_raw_over_4095_for_b_and_each_volumes_extre
     hu, _ = phantom.draw_volume(SEED, 1, slices=21, size=SIZE)
     b = next(covid_b.find_scans(drawn / "covidB", intensity="released")[0].read())
     c = next(covid_c.find_scans(drawn / "covidC", intensity="released")[0].read())
-    np.testing.assert_allclose(b.image, (hu[0] + 1024.0) / 4095 * 255, atol=0.51)
-    np.testing.assert_allclose(c.image, (hu[0] - float(hu.min())) / np.ptp(hu) * 255, atol=0.51)
+    assert (b.image == ((hu[0] + 1024.0) / 4095 * 255).astype(np.uint8)).all()  # truncated, as theirs
+    assert (c.image == ((hu[0] - float(hu.min())) / np.ptp(hu).astype(float) * 255).astype(np.uint8)).all()
+    exported, grey = (
+        next(covid_b.find_scans(drawn / "covidB_authors", intensity=intensity)[0].read()).image
+        for intensity in ("released", "window")
+    )
+    assert np.abs(grey.astype(int) - exported).max() <= 1  # grey values stay grey values: 255 · stored / 4095
 
 
 def test_a_crop_keeps_the_middle_of_image_and_mask_alike(drawn):
-    whole, cropped = (next(covid_c.find_scans(drawn / "covidC", crop=crop)[0].read()) for crop in (None, (20, 31)))
-    assert (cropped.image == whole.image[14:34, 8:39]).all()
-    assert (cropped.mask == whole.mask[14:34, 8:39]).all()
-    assert next(covid_c.find_scans(drawn / "covidC", crop=(100, 100))[0].read()).image.shape == whole.image.shape
+    whole, cropped, padded = (
+        next(covid_c.find_scans(drawn / "covidC", crop=crop)[0].read()) for crop in (None, (20, 29), (48, 60))
+    )
+    assert (cropped.image == whole.image[14:34, 10:39]).all()  # half a pixel is rounded to even, as 64 to 448 of 512
+    assert (cropped.mask == whole.mask[14:34, 10:39]).all()
+    assert (padded.image[:, 6:54] == whole.image).all()
+    assert not padded.image[:, :6].any()
+    assert not padded.image[:, 54:].any()
+
+
+def test_scans_that_lie_upside_down_are_turned_by_name_image_and_mask_alike(drawn):
+    usual, turned = (covid_c.find_scans(drawn / "covidC", upside_down=pattern) for pattern in (None, "radiopaedia-*"))
+    assert usual[0].settings == turned[0].settings
+    assert usual[1].settings != turned[1].settings  # the store is prepared anew
+    for before, after in zip(usual[1].read(), turned[1].read(), strict=True):
+        assert (after.image == before.image[::-1]).all()
+        assert (after.mask == before.mask[::-1]).all()
+    with pytest.raises(InputError, match=r"upside_down=radio: no scan has such a name; there are coronacases-1, radio"):
+        covid_c.find_scans(drawn / "covidC", upside_down="radio")
 
 
 def test_another_window_prepares_anew(drawn, tmp_path):
@@ -168,6 +191,81 @@ def test_a_mask_of_another_shape(spoil):
         read_all(covid_c.find_scans(root))
 
 
+def test_png_masks_are_not_asked_for_two_classes(drawn):
+    for layout in ("covidB", "covidB_authors"):
+        with pytest.raises(InputError, match=r"find_scans\.classes=.*InfectionMasks do not tell ground glass"):
+            covid_b.find_scans(drawn / layout, classes={1: 1, 2: 2, 3: 2})
+    assert read_all(covid_b.find_scans(drawn / "covidB_authors", classes={1: 0, 2: 0, 3: 1}))[0].mask.max() == 0
+
+
+def test_slices_without_a_mask_file_are_healthy_and_counted(spoil, caplog):
+    root = spoil("covidB_authors")
+    for path in sorted((root / "InfectionMasks").glob("1_z*.png"))[1::2]:
+        path.unlink()
+    slices = read_all(covid_b.find_scans(root)[:1])
+    assert "DCM1: 10 of 21 slices have no mask file" in caplog.text
+    assert not any(item.mask.any() for item in slices[1::2])
+    assert any(item.mask.any() for item in slices[::2])
+
+
+def changed(path, **tags):
+    dataset = pydicom.dcmread(path)
+    for key, value in tags.items():
+        setattr(dataset, key, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"Modality": "CT"}, "its Modality is CT, in the authors' files NM"),
+        ({"RescaleIntercept": -1024}, "its RescaleIntercept is -1024"),
+        ({"NumberOfFrames": 2}, "its NumberOfFrames is 2"),
+        ({"Rows": 24}, "has 24 × 48 pixels, m001-s0001-1.dcm 48 × 48"),
+        ({"PixelData": b"\xff\xff" * 48 * 48, "BitsStored": 16, "HighBit": 15}, "holds values 65535…65535"),
+        (
+            {"PixelData": b"\0" * 48 * 48 * 6, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
+            "SamplesPerPixel",
+        ),
+    ],
+)
+def test_a_file_that_is_not_like_the_authors_is_named(spoil, tags, message):
+    root = spoil("covidB_authors")
+    changed(root / "OpenSourceDCMs/DCM1/m001-s0003-1.dcm", **tags)
+    with pytest.raises(InputError, match=rf"m001-s0003-1\.dcm: .*{re.escape(message)}"):
+        read_all(covid_b.find_scans(root))
+
+
+def test_slice_numbers_are_needed_whole_and_once(spoil):
+    root = spoil("covidB_authors") / "OpenSourceDCMs/DCM1"
+    read = lambda: read_all(covid_b.find_scans(root.parents[1])[:1])  # noqa: E731
+    (root / "m001-s0002-1.dcm").rename(root / "slice2.dcm")
+    with pytest.raises(InputError, match=r"slice2\.dcm: its name has no slice number"):
+        read()
+    (root / "slice2.dcm").rename(root / "s0003.dcm")
+    with pytest.raises(InputError, match=r"s0003\.dcm: has the slice number of m001-s0003-1\.dcm"):
+        read()
+    (root / "s0003.dcm").unlink()
+    with pytest.raises(InputError, match="DCM1: has slices 1 and 3, and none between"):
+        read()
+
+
+def test_an_mr_series_in_the_authors_layout_is_refused(spoil):
+    root = spoil("covidB")
+    for path in (root / "OpenSourceDCMs/DCM1").iterdir():
+        changed(path, Modality="MR")
+    with pytest.raises(InputError, match=r"phantom1s0001\.dcm: its Modality is MR, not CT"):
+        read_all(covid_b.find_scans(root))
+
+
+def test_a_slice_that_is_not_two_dimensional_is_refused(spoil):
+    root = spoil("covidB")
+    path = root / "OpenSourceDCMs/DCM1/phantom1s0003.dcm"
+    changed(path, NumberOfFrames=2, PixelData=pydicom.dcmread(path).PixelData * 2)
+    with pytest.raises(InputError, match=r"phantom1s0003\.dcm: holds 2 × 48 × 48 values, a slice has rows × columns"):
+        read_all(covid_b.find_scans(root))
+
+
 def test_mask_values_outside_the_known_set(spoil):
     root = spoil("covidC")
     path = root / "Infection_Mask/coronacases_001.nii.gz"
@@ -179,8 +277,8 @@ def test_mask_values_outside_the_known_set(spoil):
 
 def test_a_png_mask_of_another_size_than_its_slice(spoil):
     root = spoil("covidB")
-    Image.new("L", (30, 20)).save(root / "InfectionMasks/1_z3.png")
+    Image.new("L", (30, 20)).save(root / "InfectionMasks/1_z003.png")
     with pytest.raises(
-        InputError, match=r"1_z3\.png: is 20 × 30 pixels once turned, its slice phantom1s0003\.dcm 48 × 48"
+        InputError, match=r"1_z003\.png: is 20 × 30 pixels once turned, its slice phantom1s0003\.dcm 48 × 48"
     ):
         read_all(covid_b.find_scans(root))
