@@ -153,20 +153,18 @@ class SweepReport(Callback):
 
 def missing_data(jobs: Sequence[Job]) -> str:
     """Say what data the runs that are left to do lack: nothing, or a line for each dataset."""
-    missing: dict[str, Path] = {}
-    unreadable: dict[str, str] = {}
-    for job in jobs:
-        data = job.config.data
-        if data.generate is not None or data.name in missing or not is_left(job):
-            continue
-        if not Path(data.root).is_dir():
-            missing[data.name] = Path(data.root)
+    missing: dict[Path, str] = {}
+    unreadable: dict[str, None] = {}
+    for data in (job.config.data for job in jobs if job.config.data.generate is None and is_left(job)):
+        root = Path(data.root)
+        if not root.is_dir():
+            missing[root] = data.name
             continue
         try:  # reads names only
-            build(data.find_scans, "data.find_scans")(data.root)
+            build(data.find_scans, "data.find_scans")(root)
         except InputError as error:
-            unreadable[data.name] = f"{data.name}: {error}"
-    return "\n".join([*unreadable.values(), *([explain_missing(missing)] if missing else [])])
+            unreadable[f"{data.name}: {error}"] = None
+    return "\n".join([*unreadable, *([explain_missing(missing)] if missing else [])])
 
 
 def is_left(job: Job) -> bool:

@@ -161,6 +161,15 @@ def test_each_image_counts_alike_and_batches_are_their_mean():
     assert lcfcn_loss(logits, points).item() == pytest.approx(apart.mean().item())
 
 
+def test_the_released_reduction_is_the_sum_over_images():
+    logits = torch.randn(3, 2, 12, 12, generator=torch.Generator().manual_seed(2))
+    batch = {"points": torch.stack([points_at((12, 12), (2, 2), (k, 9)) for k in range(3)])}
+    mean, total = (LCFCNLoss(reduction).terms(logits, batch) for reduction in ("mean", "sum"))
+    assert all(total[name].item() == pytest.approx(3 * mean[name].item()) for name in TERMS)
+    with pytest.raises(ValueError, match=r"reduction=max.*mean, sum"):
+        LCFCNLoss("max")
+
+
 @pytest.mark.parametrize(
     ("logits", "points", "message"),
     [((1, 2, 4, 4), (1, 4, 5), "do not match"), ((1, 3, 4, 4), (1, 4, 4), "expected 2 classes of logits, not 3")],

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cbseg.config import compose
 from cbseg.errors import InputError
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.losses.point import PointLoss, point_loss
@@ -223,6 +224,17 @@ def test_quarter_turns_of_images_that_are_not_square_are_refused_at_once():
     with pytest.raises(InputError, match="not square"):
         RandomFlipRotation(rotations=(0, 90), image_size=(352, 288))
     assert RandomFlipRotation(rotations=(0, 180), image_size=(352, 288)).rotations == (0, 180)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_released_consistency_is_that_of_one_logit_the_difference_of_ours(seed):
+    """The authors' network has one output z, the log-odds; ours for the same network are 0 and z."""
+    rng = np.random.default_rng(seed)
+    z = [torch.from_numpy(rng.normal(size=(2, 1, 9, 7)) * 3) for _ in range(2)]
+    ours = [torch.cat([torch.zeros_like(x), x], 1) for x in z]
+    released = compose(["protocol=released", "loss=cb_flip"]).loss
+    expected = (z[0] - z[1]).abs().mean().item()
+    assert released.weight * consistency_loss(*ours, released.compare).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def command_line(*arguments, monkeypatch, capsys):
         ("trainer.max_epoch=3", ["trainer.max_epoch does not exist", "max_epochs", "precision"]),
         ("dat.root=x", ["dat", "data", "trainer"]),
         ("loss.compare=probz", ["probs, logits"]),
-        ("data.root=/nowhere", ["/nowhere", "data.root=<folder>"]),
+        ("data.root=/nowhere", ["/nowhere", "data.root=<folder>", "experiment=demo"]),
         ("model.weights=/nowhere.pth", ["/nowhere.pth", "imagenet"]),
         ("model.padding=valid", ["same, caffe"]),
         ("data.image_size=[352,288]", ["not square"]),

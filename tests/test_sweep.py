@@ -135,6 +135,40 @@ def test_a_dataset_that_is_broken_fails_alone_and_says_why(sweep, tmp_path, covi
     assert not list((tmp_path / "runs").glob("**/error.txt"))
 
 
+def test_a_sweep_whose_data_is_not_there_fails_once_before_it_starts(tmp_path):
+    command = [
+        sys.executable, "-m", "cbseg.run", "-m", "loss=pl,cb_flip,cb_fliprot", "data=covidA,covidB_sep,covidC_mixed",
+        f"runs={tmp_path / 'runs'}", f"data_dir={tmp_path / 'there'}",
+    ]  # fmt: skip
+    (tmp_path / "there/covidC").mkdir(parents=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    told = done.stderr.splitlines()
+    assert told[0] == "error: nothing was started, as data is not there"
+    assert [line.split(":")[0] for line in told[1:4]] == ["covidC", "covidA", "covidB"]
+    assert "COVID-19-CT-Seg_20cases" in told[1]
+    assert "by hand" in told[2]
+    assert told[3].endswith(f"python -m cbseg.data.download covidB --root {tmp_path / 'there/covidB'} fetches it")
+    assert "data_dir=" in told[4]
+    assert "experiment=demo" in told[5]
+    assert len(told) == 6
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_dir_holds_the_datasets_and_tells_no_runs_apart(tmp_path, store, covid_a):
+    shutil.copytree(covid_a, tmp_path / "moved" / covid_a.name)
+    for data_dir, outcome in ((covid_a.parent, "1 finished"), (tmp_path / "moved", "1 skipped, finished before")):
+        command = [
+            sys.executable, "-m", "cbseg.run", "-m", "loss=pl", "data=covidA", "data.split.val=2", "data.image_size=64",
+            "model=fcn8_tiny", "trainer.max_epochs=1", "logger=csv", "trainer.enable_progress_bar=false",
+            f"data_dir={data_dir}", f"store={store}", f"runs={tmp_path / 'runs'}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"1 runs: {outcome}" in done.stdout
+
+
 def test_a_run_that_the_system_kills_fails_alone(sweep, tmp_path):
     process = sweep("loss=pl,full", "trainer.max_epochs=15")
     wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")

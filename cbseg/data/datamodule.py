@@ -197,7 +197,7 @@ class SliceDataModule(pl.LightningDataModule):
         check_whole("data.num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
         if generate is None and not Path(root).is_dir():
-            raise InputError(explain_missing({name: Path(root)}))
+            raise InputError(explain_missing({Path(root): name}))
         self.dataset, self.root, self.store_root = name, Path(root), Path(store)
         self.find_scans, self.split_slices, self.annotate, self.generate = (
             find_scans,

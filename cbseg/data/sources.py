@@ -65,16 +65,16 @@ SOURCES = {
 }
 
 
-def explain_missing(missing: Mapping[str, Path]) -> str:
+def explain_missing(missing: Mapping[Path, str]) -> str:
     """Say of datasets that are not there how to get each.
 
     Args:
-        missing: Each one's name and the folder where it should be.
+        missing: The folders where they should be, and each one's name.
 
     Returns:
         A message of a line each, and what else can be done.
     """
-    lines = [f"{name}: {root}: no such folder; {_how_to_get(name, root)}" for name, root in sorted(missing.items())]
+    lines = [f"{name}: {root}: no such folder; {_how_to_get(name, root)}" for root, name in missing.items()]
     return "\n".join(
         [
             *lines,

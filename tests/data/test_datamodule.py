@@ -160,6 +160,21 @@ def test_the_released_epoch_is_twice_the_test_set_with_replacement(make):
     assert list(EpochSampler(6, 16, True, 0)) == list(EpochSampler(6, 16, True, 0))
 
 
+def test_the_last_batch_is_left_out_if_it_is_not_full_and_the_protocol_says_so(make):
+    sizes = lambda *overrides: [len(b["name"]) for b in batches(make("data.batch_size=4", *overrides))]  # noqa: E731
+    assert sizes() == [4, 2]
+    assert sizes("data.drop_last=true") == [4]
+    with pytest.raises(InputError, match=r"data\.batch_size=8: an epoch has 6 samples, and no full batch"):
+        batches(make("data.drop_last=true"))
+
+
+def test_points_made_on_the_resized_mask_lie_on_it(make):
+    native, resized = (make(f"data.annotate.points_on={mask}") for mask in ("native", "resized"))
+    assert native.fingerprint != resized.fingerprint
+    for i, points in zip(resized.split.train, resized.training_set.points, strict=True):
+        assert (points[points != IGNORE] == resized.store.masks[i][points != IGNORE]).all()
+
+
 def test_an_epoch_of_a_number_of_samples_draws_none_again_before_all_others(make):
     names = [name for batch in batches(make("data.epoch=16")) for name in batch["name"]]
     assert len(names) == 16
@@ -213,6 +228,7 @@ def test_a_training_slice_without_clicks_is_named(make, tmp_path):
         ("data.num_workers=-1", "whole number, 0 or more"),
         ("data.batch_size=0", "whole number, 1 or more"),
         ("data.epoch=twice", "once, released, or a number"),
+        ("data.annotate.points_on=paper", r"data\.annotate\.points_on=paper.*native, resized"),
         ("data.epoch=0", "once, released, or a number"),
         ("data.annotate.sampler=middle", r"data\.annotate\.sampler=middle.*distance_transform, uniform, centroid"),
     ],

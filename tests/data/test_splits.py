@@ -55,6 +55,15 @@ def test_scans_are_ordered_by_number_and_not_as_text():
     assert [slices[i].scan for i in by_scan(slices, 8, 1, 1).test] == ["scan-10"]
 
 
+def test_the_released_order_is_that_of_names_as_text():
+    names = ["radiopaedia-4-85506-1", "radiopaedia-40-86625-0", "radiopaedia-10-85902-1", "coronacases-9"]
+    slices = [SliceInfo(name, name, "", 0, (4, 4), 1, 0) for name in names]
+    order = [slices[part[0]].scan for part in by_scan(slices[:3], 1, 1, 1, "text")]
+    assert order == ["radiopaedia-10-85902-1", "radiopaedia-40-86625-0", "radiopaedia-4-85506-1"]  # 4_ comes after 40
+    with pytest.raises(InputError, match=r"data\.split\.order=size.*number, text"):
+        by_scan(slices, 2, 1, 1, "size")
+
+
 def test_fewer_scans_than_the_split_needs():
     with pytest.raises(InputError, match=r"found 8 scans.*5 \+ 1 \+ 3"):
         by_scan(dataset([3] * 8), 5, 1, 3)

@@ -244,8 +244,19 @@ def test_imagenet_is_fetched_and_reshaped(tmp_path, monkeypatch):
     assert torch.equal(net.fc6.weight.flatten(1), state["classifier.0.weight"])
 
 
+@pytest.mark.parametrize(("dropout_of", "whole"), [("channels", True), ("elements", False)])
+def test_what_falls_out_at_once(dropout_of, whole):
+    net = FCN8(channels=(4, 4, 8, 8, 8), fc_channels=64, dropout_of=dropout_of)
+    torch.manual_seed(0)
+    kept = net.dropout(torch.ones(1, 64, 5, 5))[0] > 0
+    assert bool((kept.flatten(1).all(1) | ~kept.flatten(1).any(1)).all()) == whole
+    assert 0.3 < kept.float().mean() < 0.7
+
+
 def test_settings_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="same, caffe"):
         FCN8(padding="valid")
+    with pytest.raises(InputError, match=r"model\.dropout_of=pixels.*channels, elements"):
+        FCN8(dropout_of="pixels")
     with pytest.raises(InputError, match="five stages"):
         FCN8(channels=(4, 4))
