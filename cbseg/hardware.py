@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
 
 
 def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"]:
-    """Lightning's name of the precision to train in: bfloat16, where products of it are faster than of float32.
+    """Choose the precision to train in, by Lightning's name: bfloat16 where its products are faster than float32's.
 
     Args:
         accelerator: As in ``trainer.accelerator``: on a machine with a GPU, ``cpu`` asks about its CPU.
@@ -41,7 +41,7 @@ def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"
 
 
 def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:
-    """The layout of images and weights in which convolutions are fastest: channels last, but not on every processor.
+    """Choose the layout in which convolutions are fastest: channels last, but not on every processor.
 
     x86 processors with AVX2 alone are slower in it: a convolution's backward pass has no fast kernel there.
 

@@ -60,17 +60,17 @@ class SegmentationModule(pl.LightningModule):
         self.test_stage = "test"
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         return self.net(image)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over all parameters, which can go on from a checkpoint of another machine."""
+        """Make the optimiser over all parameters, which can go on from a checkpoint of another machine."""
         optimizer = self.optimizer(self.parameters())
         optimizer.register_load_state_dict_post_hook(lay_out_as_parameters)
         return optimizer
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step of Alg. 1.
+        """Take one step of Alg. 1.
 
         Raises:
             NonFiniteLossError: If the loss is not finite, on a CPU before it reaches the weights.
@@ -84,7 +84,7 @@ class SegmentationModule(pl.LightningModule):
         return terms["loss"]
 
     def on_validation_epoch_start(self) -> None:
-        """See the last steps' losses before anything is made of the weights."""
+        """Look at the last steps' losses before anything is made of the weights."""
         self.watch.look(wait=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores(self.test_stage, reduce(add, self.test_counts.values()).scores())
 
     def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
-        """Each slice's predicted mask at its native size, on the CPU as the true one, by its index in the store."""
+        """Predict each slice's mask at its native size, on the CPU as the true one, by its index in the store."""
         on_gpu = self.device.type == "cuda"
         masks = [
             predict_mask(logits, mask.shape).to(mask.dtype).to("cpu", non_blocking=on_gpu)

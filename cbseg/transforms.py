@@ -38,7 +38,7 @@ class FlipRotation:
         return torch.rot90(x, self.quarter_turns, dims=(-2, -1))
 
     def inverse(self) -> "FlipRotation":
-        """The transform that undoes this one.
+        """Return the transform that undoes this one.
 
         >>> t = FlipRotation(flip=False, quarter_turns=1)
         >>> t.inverse()(t(torch.tensor([[1, 2], [3, 4]])))

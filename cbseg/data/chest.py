@@ -27,7 +27,7 @@ class SmoothNoise:
         self.grid = rng.normal(size=(cells + 1, cells, cells))
 
     def __call__(self, z: float, size: int) -> Field:
-        """The field in the plane ``z``, (size, size)."""
+        """Return the field in the plane ``z``, (size, size)."""
         layer, t = divmod(z * (len(self.grid) - 2), 1)
         t = t * t * (3 - 2 * t)
         plane = (1 - t) * self.grid[int(layer)] + t * self.grid[int(layer) + 1]
@@ -58,7 +58,7 @@ class Chest:
         self._lesions = [self._infect(rng, infected) for _ in range(rng.integers(35, 140))]
 
     def _grow(self, rng: np.random.Generator, side: int, z: float) -> list[tuple[Field, Field, float]]:
-        """A vessel tree from the hilum into one lung: segments from, to, and radius; (x, y, z)."""
+        """Grow a vessel tree from the hilum into one lung: segments from, to, and radius; (x, y, z)."""
         segments = []
         tips = [(np.array([side * 0.2, 0.05, z]), np.array([side, *rng.normal(0, (0.5, 0.15))]), 0.026)]
         while tips:
@@ -72,7 +72,7 @@ class Chest:
         return segments
 
     def _infect(self, rng: np.random.Generator, heights: tuple[float, float]) -> dict[str, float]:
-        """A lesion: mostly in the back and near the pleura, mostly small and of ground glass."""
+        """Draw a lesion: mostly in the back and near the pleura, mostly small and of ground glass."""
         angle, reach = rng.uniform(-0.6, np.pi * 1.1), rng.uniform(0.35, 1.0) ** 0.6
         side = rng.choice([-1, 1])
         size = float(np.clip(np.exp(rng.normal(-3.3, 0.75)), 0.015, 0.3))
@@ -91,7 +91,7 @@ class Chest:
         }
 
     def slice(self, z: float, size: int) -> tuple[Field, NDArray[np.uint8]]:
-        """The axial plane at height ``z``, without scanner noise; row 0 is anterior, column 0 the patient's right.
+        """Draw the axial plane at height ``z``, without noise; row 0 is anterior, column 0 the patient's right.
 
         Returns:
             HU, and the mask: 0, 1 ground glass, 2 consolidation; both (size, size).
@@ -163,6 +163,6 @@ class Chest:
 
 
 def scan_slice(hu: Field, rng: np.random.Generator, noise: float = 28.0) -> Field:
-    """What a scanner makes of a plane: slightly blurred, with correlated noise of ``noise`` HU."""
+    """Scan a plane: blur it slightly and add correlated noise of ``noise`` HU."""
     grain = gaussian_filter(rng.normal(size=hu.shape), 0.7)
     return gaussian_filter(hu, 0.6) + noise * grain / grain.std()

@@ -29,7 +29,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Both sides of ``data.image_size``, which may be one number for both.
+    """Return both sides of ``data.image_size``, which may be one number for both.
 
     Raises:
         InputError: If it is neither one number nor two, or a side is too small for the network.
@@ -41,7 +41,7 @@ def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Grey values to what an ImageNet network expects (paper §4.1.1).
+    """Bring grey values to what an ImageNet network expects (paper §4.1.1).
 
     Shape:
         - image: :math:`(B, H, W)` uint8; output: :math:`(B, 3, H, W)` float32.
@@ -62,7 +62,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         return len(self.indices)
 
     def __getitems__(self, places: Sequence[int]) -> dict[str, Any]:
-        """The batch of these slices, by their places in ``indices``."""
+        """Read the batch of these slices, by their places in ``indices``."""
         rows = self.indices[places]
         names = {"name": [self.store.slices[i].name for i in rows]}
         if self.resident:
@@ -99,12 +99,12 @@ class EvaluationSet(Dataset[dict[str, Any]]):
 
 
 def collate_training(batch: Any) -> Any:
-    """:class:`TrainingSet` gives whole batches."""
+    """Leave the batch as it is: :class:`TrainingSet` gives whole ones."""
     return batch
 
 
 def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, its sizes differ."""
+    """Batch an :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, as its sizes differ."""
     return {
         "image": torch.stack([item["image"] for item in items]),
         "mask": [item["mask"] for item in items],
@@ -113,7 +113,7 @@ def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """A worker that dies of a signal looks like a failure; its parent stops in good order and ends it."""
+    """Have a worker ignore SIGTERM: one that dies of it looks like a failure, and its parent ends it in good order."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -133,7 +133,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Take the epoch's number, as Lightning calls it before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -235,11 +235,11 @@ class SliceDataModule(pl.LightningDataModule):
         return f"{self.store.folder.name}-{points}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook: goes into ``last.ckpt``."""
+        """Return what goes into ``last.ckpt`` (Lightning's hook)."""
         return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook: comes from ``last.ckpt``.
+        """Check what comes from ``last.ckpt`` (Lightning's hook).
 
         Raises:
             InputError: If the data or the points changed since.
@@ -251,7 +251,7 @@ class SliceDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of the training slices, shuffled. On a GPU with room for all of them they move there, once."""
+        """Batch the training slices, shuffled. On a GPU with room for all of them they move there, once."""
         slices = len(self.training_set)
         samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch), self.epoch)
         if self.drop_last and int(samples) < self.batch_size:
@@ -277,19 +277,19 @@ class SliceDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of the validation slices."""
+        """Batch the validation slices."""
         return self._evaluation(self.split.val)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of the test slices."""
+        """Batch the test slices."""
         return self._evaluation(self.split.test)
 
     def _share(self) -> tuple[int, int]:
-        """This process's number and how many train together."""
+        """Return this process's number and how many train together."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _device(self) -> torch.device:
-        """Where training happens."""
+        """Return where training happens."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _evaluation(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
@@ -309,7 +309,7 @@ class SliceDataModule(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
-        """Masks to score at native size, a list, stay on the CPU, where regions are counted."""
+        """Move tensors; masks to score at native size, a list, stay on the CPU, where regions are counted."""
         return {
             key: value.to(device, non_blocking=device.type == "cuda") if isinstance(value, Tensor) else value
             for key, value in batch.items()

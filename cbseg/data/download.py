@@ -38,7 +38,7 @@ def verify(source: Source, root: Path) -> None:
 
 
 def from_doi(doi: str, archive: str) -> tuple[str, str]:
-    """An archive's address and checksum, as its repository gives them.
+    """Look up an archive's address and checksum in its repository.
 
     Raises:
         InputError: If the repository cannot be reached or has no such file.
@@ -89,7 +89,7 @@ def download(source: Source, root: Path, locate: Callable[[str, str], tuple[str,
 
 
 def fetch_resuming(url: str, output_file: str, pooch: Any) -> None:
-    """A downloader for pooch that goes on where a broken one stopped.
+    """Download for pooch, and go on where a broken download stopped.
 
     Raises:
         requests.RequestException: If the server fails several times.
@@ -155,7 +155,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Fetch a dataset.")
     parser.add_argument("data", choices=list(SOURCES))
     parser.add_argument("--root", type=Path, help="its folder (default: data/<data>)")

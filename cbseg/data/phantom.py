@@ -32,7 +32,7 @@ _WIDTH, _HEIGHT = 350.0, 300.0  # of the drawn space, mm
 
 
 def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
-    """COVID-19-A's layout: half train, half test; as published, cropped to the lungs, lying on their side, in JPEG."""
+    """Write COVID-19-A's layout: half train, half test; as published, cropped to the lungs, on their side, in JPEG."""
     for k in range(scans):
         rng = np.random.default_rng([seed, k])
         chest = Chest(int(rng.integers(2**32)))
@@ -54,7 +54,7 @@ def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
 
 
 def draw_volume(seed: int, scan: int, slices: int, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """One chest as a scanner gives it, infected in about half of its height.
+    """Draw one chest as a scanner gives it, infected in about half of its height.
 
     Returns:
         HU and mask (1 ground glass, 2 consolidation), both (slices, size, size), from foot to head.
@@ -74,7 +74,7 @@ def _volumes(scans: int, seed: int, size: int) -> Iterator[tuple[int, NDArray[np
 
 
 def _write_covid_b_hu(root: Path, scans: int, seed: int, size: int) -> None:
-    """COVID-19-B's layout with real CT series; slices are numbered from the head, as some scanners do."""
+    """Write COVID-19-B's layout with real CT series; slices are numbered from the head, as some scanners do."""
     for scan, hu, mask in _volumes(scans, seed, size):
         folder = root / covid_b.DICOM / f"DCM{scan}"
         folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def _write_covid_b_hu(root: Path, scans: int, seed: int, size: int) -> None:
 
 
 def _write_covid_b_exported(root: Path, scans: int, seed: int, size: int) -> None:
-    """COVID-19-B as the authors had it: slices numbered from the foot, without a place, 8-bit grey stretched to 12."""
+    """Write COVID-19-B as the authors had it: slices numbered from the foot, without a place, 8-bit grey on 12 bits."""
     for scan, hu, mask in _volumes(scans, seed, size):
         folder = root / covid_b.DICOM / f"DCM{scan}"
         folder.mkdir(parents=True)
@@ -110,7 +110,7 @@ def _write_covid_b_exported(root: Path, scans: int, seed: int, size: int) -> Non
 
 
 def _write_png_mask(root: Path, scan: int, number: int, mask: NDArray[np.uint8]) -> None:
-    """A mask as the authors have it: scaled by its own highest label, mirrored and turned."""
+    """Write a mask as the authors have it: scaled by its own highest label, mirrored and turned."""
     (root / covid_b.PNG).mkdir(exist_ok=True)
     scaled = (mask.astype(int) * 255 // max(mask.max(), 1)).astype(np.uint8)
     stored = np.ascontiguousarray(np.fliplr(np.rot90(scaled, -1)))
@@ -118,7 +118,7 @@ def _write_png_mask(root: Path, scan: int, number: int, mask: NDArray[np.uint8])
 
 
 def _dicom_slice(stored: NDArray[np.uint16], series: str, number: int, patient: str) -> pydicom.Dataset:
-    """What the slices of both have in common: UIDs, spacing and 12-bit values."""
+    """Make what the slices of both have in common: UIDs, spacing and 12-bit values."""
     rows, columns = stored.shape
     dataset = pydicom.Dataset()
     dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(number)])
@@ -139,14 +139,14 @@ def _dicom_slice(stored: NDArray[np.uint16], series: str, number: int, patient: 
 
 
 def _write_covid_b_nifti(root: Path, scans: int, seed: int, size: int) -> None:
-    """MedSeg's layout of COVID-19-B."""
+    """Write MedSeg's layout of COVID-19-B."""
     for scan, hu, mask in _volumes(scans, seed, size):
         _write_nifti(root / covid_b.NIFTI / f"{scan}.nii.gz", hu, mirrored=scan % 2 == 0)
         _write_nifti(root / covid_b.NIFTI_MASKS / f"{scan}.nii.gz", mask, mirrored=scan % 2 == 0)
 
 
 def _write_covid_c(root: Path, scans: int, seed: int, size: int) -> None:
-    """COVID-19-C's layout: the first half in HU, the second in 0…255, names that differ between image and mask."""
+    """Write COVID-19-C's layout: half in HU, half in 0…255, with names that differ between image and mask."""
     for scan, hu, mask in _volumes(scans, seed, size):
         half = (scans + 1) // 2
         if scan <= half:
@@ -161,7 +161,7 @@ def _write_covid_c(root: Path, scans: int, seed: int, size: int) -> None:
 
 
 def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], mirrored: bool) -> None:
-    """A volume from foot to head, stored as LPS or, mirrored, as RAS."""
+    """Write a volume from foot to head, stored as LPS or, mirrored, as RAS."""
     path.parent.mkdir(exist_ok=True)
     slices, rows, columns = volume.shape
     spacing = (_WIDTH / columns, _WIDTH / rows, _HEIGHT / slices)
@@ -234,7 +234,7 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Write a phantom dataset.")
     parser.add_argument("layout", choices=list(LAYOUTS))
     parser.add_argument("root", type=Path)

@@ -66,7 +66,7 @@ SOURCES = {
 
 
 def explain_missing(missing: Mapping[Path, str]) -> str:
-    """Say of datasets that are not there how to get each.
+    """Explain how to get each of some datasets that are not there.
 
     Args:
         missing: The folders where they should be, and each one's name.

@@ -17,7 +17,7 @@ class Split(NamedTuple):
 
 
 def published(slices: Sequence[SliceInfo], val: int) -> Split:
-    """The publisher's training and test sets; the last ``val`` training slices validate (COVID-19-A: 45, 5, 48).
+    """Take the publisher's training and test sets; the last ``val`` training slices validate (COVID-19-A: 45, 5, 48).
 
     The slices keep their order, which for COVID-19-A is that of file names as text.
 
@@ -36,7 +36,7 @@ def published(slices: Sequence[SliceInfo], val: int) -> Split:
 
 
 def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
-    """Cross-validation within the publisher's training set, so that choices are made without its test set.
+    """Cross-validate within the publisher's training set, so that choices are made without its test set.
 
     The training slices are dealt to the folds in turn. One fold's validate, and test too; the others train. A selected
     epoch's scores are then too good, as it was selected by the same slices: compare the last epoch's.
@@ -89,7 +89,7 @@ def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int, order:
 
 
 def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
-    """Each scan's first slices train, the next validate, the rest test (``mixed``): 45, 5 and 50 %.
+    """Split each scan: its first slices train, the next validate, the rest test (``mixed``: 45, 5 and 50 %).
 
     Of a scan's n slices, ordered by position, those before ⌊train n⌋ train and those before ⌊(train + val) n⌋
     validate.

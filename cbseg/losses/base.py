@@ -11,7 +11,7 @@ Net = Callable[[Tensor], Tensor]
 
 
 def with_total(terms: Terms) -> Terms:
-    """The terms, and under ``loss`` their sum, which is what training minimises."""
+    """Add to the terms, under ``loss``, their sum, which is what training minimises."""
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
@@ -32,7 +32,7 @@ class SupervisedLoss(nn.Module):
     """A loss that compares one view's logits with its labels; subclasses implement :meth:`terms`."""
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
-        """The loss's terms by name, each a scalar; training minimises their sum."""
+        """Return the loss's terms by name, each a scalar; training minimises their sum."""
         raise NotImplementedError
 
     def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:

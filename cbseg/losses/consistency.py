@@ -9,7 +9,7 @@ from cbseg.transforms import RandomFlipRotation, apply_each
 
 
 def consistency_loss(first: Tensor, second: Tensor, compare: str = "probs") -> Tensor:
-    r"""How far two aligned outputs of the network are apart (paper, eq. 3).
+    r"""Measure how far two aligned outputs of the network are apart (paper, eq. 3).
 
     .. math:: L_C = \frac{1}{|\Omega|} \sum_{j \in \Omega} |t(f_\theta(X))_j - f_\theta(t(X))_j|
 
@@ -74,12 +74,16 @@ class Consistency(nn.Module):
         self.compare = compare
 
     def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:
-        """The supervised terms, summed over both views, and ``consistency`` (times λ); ``inconsistency`` is without λ.
+        """Compare both views with their labels and with each other (Alg. 1).
 
         Args:
             net: Images (B, 3, H, W) to logits (B, C, H, W).
             batch: ``image``, ``mask``, ``points``.
             generator: Draws the transforms.
+
+        Returns:
+            The supervised terms, each summed over both views; ``consistency``, times λ; their total; and
+            ``inconsistency``, without λ, to watch.
         """
         transforms = self.transforms.sample(len(batch["image"]), generator)
         view = {key: apply_each(transforms, batch[key]) for key in ("image", "mask", "points")}

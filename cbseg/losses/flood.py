@@ -64,14 +64,16 @@ class Landscape:
         return within[_flood(self._ranks, markers[by_rank], self._padded(within))]
 
     def _padded(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The pixels' flat indices in the image with a margin of 1."""
+        """Return the pixels' flat indices in the image with a margin of 1."""
         rows, columns = np.divmod(pixels, self._shape[1])
         return (rows + 1) * (self._shape[1] + 2) + columns + 1
 
 
 @compiled
 def _flood(ranks: NDArray[np.int32], markers: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the chosen pixels have a neighbour in another basin, by a queue for each height, as water never falls.
+    """Tell which of the chosen pixels have a neighbour in another basin.
+
+    Each height has a queue, as water never falls.
 
     Args:
         ranks: Of the heights, ``_DRY`` in the margin.

@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 
 def _dilated(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The maximum of the 7 × 7 pixels around each: of 2, then 4, then 7 in a column, and so in a row."""
+    """Take the maximum of the 7 × 7 pixels around each: of 2, then 4, then 7 in a column, and so in a row."""
     image = np.pad(image, 3, constant_values=-np.inf)
     for shift in (1, 2, 3):
         image = np.maximum(image[shift:], image[:-shift])
@@ -36,7 +36,7 @@ def _dilated(image: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def black_top_hat(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """How far an image's 7 × 7 closing lies above it: SciPy's ``black_tophat``, faster.
+    """Measure how far an image's 7 × 7 closing lies above it: SciPy's ``black_tophat``, faster.
 
     Shape:
         - image, output: :math:`(H, W)`.
@@ -48,7 +48,7 @@ def black_top_hat(image: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> dict[str, list[Target]]:
-    """What LCFCN's four terms ask of one image's pixels; see :func:`lcfcn_loss`.
+    """Find what LCFCN's four terms ask of one image's pixels; see :func:`lcfcn_loss`.
 
     Args:
         probs: The probability of infection.
@@ -87,12 +87,12 @@ def lcfcn_targets(probs: NDArray[np.floating], infected: NDArray[np.bool_]) -> d
 
 
 def _log_odds(logits: Tensor) -> Tensor:
-    """Of infection, in single precision at least."""
+    """Return the log-odds of infection, in single precision at least."""
     return (logits[:, 1] - logits[:, 0]).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
-    """The four terms of :func:`lcfcn_loss`: ``image``, ``point``, ``split`` and ``false_positive``.
+    """Compute the four terms of :func:`lcfcn_loss`: ``image``, ``point``, ``split`` and ``false_positive``.
 
     The target pixels need no gradient and come from one copy to the CPU, the images in parallel threads, as the flood
     and NumPy's sort release Python's lock. One look-up of their logits then gives all terms.
@@ -125,7 +125,7 @@ def lcfcn_terms(logits: Tensor, points: Tensor) -> Terms:
 
 
 def lcfcn_loss(logits: Tensor, points: Tensor) -> Tensor:
-    r"""Localisation-based counting loss: one blob around each point and none elsewhere (Laradji et al. 2018, eq. 1).
+    r"""Ask for one blob around each point and none elsewhere: the loss of LCFCN (Laradji et al. 2018, eq. 1).
 
     With :math:`p` the probability of infection, :math:`n` infection points :math:`I` and :math:`q = 1 - p`, an image's
 
@@ -175,6 +175,6 @@ class LCFCNLoss(SupervisedLoss):
         self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
-        """Compare one view: four terms, ``image``, ``point``, ``split`` and ``false_positive``."""
+        """Return four terms, ``image``, ``point``, ``split`` and ``false_positive``."""
         scale = len(logits) if self.reduction == "sum" else 1
         return {name: scale * term for name, term in lcfcn_terms(logits, batch["points"]).items()}

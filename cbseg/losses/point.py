@@ -9,7 +9,7 @@ from cbseg.points import IGNORE
 
 
 def point_loss(logits: Tensor, points: Tensor, reduction: str = "image") -> Tensor:
-    r"""Cross-entropy on the annotated pixels only (paper, eq. 2).
+    r"""Compute the cross-entropy on the annotated pixels only (paper, eq. 2).
 
     .. math:: L_P = -\frac{1}{|I|} \sum_{j \in I} \log f_\theta(X)_{j, Y_j}
 
@@ -55,5 +55,5 @@ class PointLoss(SupervisedLoss):
         self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
-        """One term, ``point``."""
+        """Return one term, ``point``."""
         return {"point": point_loss(logits, batch["points"], self.reduction)}

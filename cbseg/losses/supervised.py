@@ -10,13 +10,13 @@ _WINDOW = 31  # pixels; F3Net's neighbourhood for the weight
 
 
 def _foreground_logits(logits: Tensor) -> Tensor:
-    """Each foreground class's log-odds against all other classes: sigmoid of it is the softmax probability."""
+    """Return each foreground class's log-odds against all others, whose sigmoid is the softmax probability."""
     others = [torch.cat([logits[:, :c], logits[:, c + 1 :]], 1).logsumexp(1) for c in range(1, logits.shape[1])]
     return logits[:, 1:] - torch.stack(others, 1)
 
 
 def weighted_bce_iou_terms(logits: Tensor, mask: Tensor) -> Terms:
-    """The two terms of :func:`weighted_bce_iou_loss`, ``bce`` and ``iou``."""
+    """Compute the two terms of :func:`weighted_bce_iou_loss`, ``bce`` and ``iou``."""
     check_shapes(logits, mask, "mask")
     odds = _foreground_logits(logits)
     y = torch.stack([mask == c for c in range(1, logits.shape[1])], 1).to(odds.dtype)
@@ -33,7 +33,7 @@ def weighted_bce_iou_terms(logits: Tensor, mask: Tensor) -> Terms:
 
 
 def weighted_bce_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    r"""Weighted binary cross-entropy plus weighted IoU (F3Net, eq. 3 and 5).
+    r"""Compute weighted binary cross-entropy plus weighted IoU (F3Net, eq. 3 and 5).
 
     .. math::
         w = 1 + 5\,|\mathrm{avgpool}_{31}(y) - y|, \qquad
@@ -64,5 +64,5 @@ class WeightedBCEIoULoss(SupervisedLoss):
     """:func:`weighted_bce_iou_loss` as a module."""
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
-        """Two terms, ``bce`` and ``iou``."""
+        """Return two terms, ``bce`` and ``iou``."""
         return weighted_bce_iou_terms(logits, batch["mask"])

@@ -16,7 +16,7 @@ COUNTING_SCORES = ("mae", "game1", "game2", "game3", "game")
 
 
 def region_grid(mask: NDArray[np.integer | np.bool_], level: int) -> NDArray[np.int64]:
-    r"""How many regions have their centroid in each cell of a grid that tiles the whole image.
+    r"""Count the regions that have their centroid in each cell of a grid that tiles the whole image.
 
     Args:
         mask: A slice's mask; a region is an 8-connected component of what is not background.
@@ -44,7 +44,7 @@ def region_grid(mask: NDArray[np.integer | np.bool_], level: int) -> NDArray[np.
 
 
 def count_errors(pred_mask: Tensor, mask: Tensor, level: int = 4) -> Tensor:
-    """The counting errors of :class:`GAME` at each level from 0 to ``level``, summed over cells and images.
+    """Sum the counting errors of :class:`GAME` over cells and images, at each level from 0 to ``level``.
 
     Shape:
         - pred_mask, mask: :math:`(B, H, W)` integer, 0 for background; output: :math:`(L + 1,)`, int64.
@@ -63,7 +63,7 @@ def count_errors(pred_mask: Tensor, mask: Tensor, level: int = 4) -> Tensor:
 
 
 def counting_scores(errors: Tensor, images: int | Tensor) -> dict[str, Tensor]:
-    """The mean absolute error and GAME at levels 1 to 4 (``game``) from the errors at each level, summed over images.
+    """Compute the mean absolute error and GAME at levels 1 to 4 (``game``) from errors summed over images.
 
     Shape:
         - errors: :math:`(5,)`; each score: scalar, float64.
@@ -126,7 +126,7 @@ class GAME(_CountErrors):
         super().__init__(level)
 
     def compute(self) -> Tensor:
-        """GAME so far."""
+        """Return GAME so far."""
         return self.errors[-1].double() / self.images
 
 
@@ -141,7 +141,7 @@ class CountingScores(_CountErrors):
         super().__init__(level=4)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far; see :func:`counting_scores`."""
+        """Return the scores so far; see :func:`counting_scores`."""
         return counting_scores(self.errors, self.images)
 
 

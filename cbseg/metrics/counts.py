@@ -25,7 +25,7 @@ class Counts:
 
     @classmethod
     def of(cls, pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> "Counts":
-        """One slice's, on the CPU; both masks (H, W) integer."""
+        """Count one slice, on the CPU; both masks (H, W) integer."""
         pixels = count_pixels(pred_mask[None], mask[None], num_classes)
         return cls(pixels.cpu(), count_errors(pred_mask[None], mask[None]).cpu(), 1)
 
@@ -33,10 +33,10 @@ class Counts:
         return Counts(self.pixels + other.pixels, self.errors + other.errors, self.slices + other.slices)
 
     def scores(self) -> dict[str, Tensor]:
-        """``SCORES`` and ``COUNTING_SCORES``, each a scalar, float64."""
+        """Return ``SCORES`` and ``COUNTING_SCORES``, each a scalar, float64."""
         return segmentation_scores(self.pixels) | counting_scores(self.errors, self.slices)
 
     def named(self) -> dict[str, Any]:
-        """As JSON: TP, FP, FN and TN, for several foreground classes a list of each; errors by GAME's level; slices."""
+        """Return them for JSON: TP, FP, FN, TN, each a list for several foreground classes; errors by level; slices."""
         pixels = (self.pixels[:, 0] if self.pixels.shape[1] == 1 else self.pixels).tolist()
         return dict(zip(COUNTS, pixels, strict=True)) | {"count_errors": self.errors.tolist(), "slices": self.slices}

@@ -18,7 +18,7 @@ _WHY_UNDEFINED = {
 
 
 def _class_scores(counts: Tensor) -> dict[str, Tensor]:
-    """Each score of each foreground class, (K,)."""
+    """Compute each score of each foreground class, (K,)."""
     tp, fp, fn, tn = counts.double()
     return {
         "dice": 2 * tp / (2 * tp + fp + fn),
@@ -30,7 +30,7 @@ def _class_scores(counts: Tensor) -> dict[str, Tensor]:
 
 
 def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
-    r"""Scores from pixel counts (paper §4.1.2).
+    r"""Compute the scores from pixel counts (paper §4.1.2).
 
     .. math::
         \mathrm{dice} = \frac{2TP}{2TP + FP + FN},\;
@@ -43,7 +43,7 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
     :func:`undefined_scores` says why.
 
     Args:
-        counts: TP, FP, FN and TN of each foreground class.
+        counts: Count TP, FP, FN and TN of each foreground class.
 
     Shape:
         - counts: :math:`(4, K)`; each score: scalar, float64.
@@ -56,7 +56,7 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
 
 
 def undefined_scores(counts: Tensor) -> dict[str, str]:
-    """The reason for each score that is NaN, with the classes that make it so where there are several.
+    """Give the reason for each score that is NaN, with the classes that make it so where there are several.
 
     Shape:
         - counts: :math:`(4, K)`.
@@ -74,7 +74,7 @@ def undefined_scores(counts: Tensor) -> dict[str, str]:
 
 
 def count_pixels(pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> Tensor:
-    """TP, FP, FN and TN of each foreground class.
+    """Count TP, FP, FN and TN of each foreground class.
 
     Shape:
         - pred_mask, mask: :math:`(B, H, W)` integer; output: :math:`(4, K)`, K foreground classes, int64.
@@ -139,5 +139,5 @@ class SegmentationScores(Metric):
         self.counts += count_pixels(pred_mask, mask, self.num_classes).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far; see :func:`segmentation_scores`."""
+        """Return the scores so far; see :func:`segmentation_scores`."""
         return segmentation_scores(self.counts)

@@ -15,7 +15,7 @@ _CAFFE_CROP = {"pool4": 5, "pool3": 9, "image": 31}
 
 
 def _bilinear(channels: int, stride: int, padding: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that starts as bilinear upsampling by ``stride``, each channel by itself."""
+    """Make a transposed convolution that starts as bilinear upsampling by ``stride``, each channel by itself."""
     size = 2 * stride
     up = nn.ConvTranspose2d(channels, channels, size, stride, padding, bias=False)
     slope = 1 - (torch.arange(size) - (size - 1) / 2).abs() / stride
@@ -37,14 +37,14 @@ class _Score(nn.Conv2d):
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores of each class."""
+        """Return the scores of each class."""
         device = x.device.type
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return super().forward(x.to(self.weight.dtype))
 
 
 def _crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
-    """The window of ``x`` with ``reference``'s height and width that begins ``offset`` pixels in."""
+    """Cut the window out of ``x`` that has ``reference``'s height and width and begins ``offset`` pixels in."""
     height, width = reference.shape[-2:]
     return x[..., offset : offset + height, offset : offset + width]
 
@@ -131,7 +131,7 @@ class FCN8(nn.Module):
         load_vgg16(self, weights)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at the image's own size."""
+        """Return the logits, at the image's own size."""
         height, width = image.shape[-2:]
         top, left = (-height % 32) // 2, (-width % 32) // 2
         if self.padding == "same":  # poolings halve evenly only what divides by 32

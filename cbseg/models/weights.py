@@ -21,7 +21,7 @@ _CLASSIFIER = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
 
 @contextmanager
 def damage_refused(path: Path, remedy: str) -> Iterator[None]:
-    """Around the loading of a file's tensors: whatever a broken file raises, which can be anything, is one error.
+    """Turn whatever the loading of a broken file raises, which can be anything, into one error.
 
     Raises:
         InputError: With the file, the first line of the reason, and the remedy.
@@ -109,7 +109,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _layers(names: list[str]) -> str:
-    """``features.0, features.2, fc6`` for the parameters of these layers."""
+    """Name these parameters' layers: ``features.0, features.2, fc6``."""
     return ", ".join(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
 
 
