@@ -172,7 +172,9 @@ def _open(path: Path) -> NiftiVolume | DicomSeries:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
-        return DicomSeries(dicom_files(path), str(path))
+        series = DicomSeries(dicom_files(path), str(path))
+        series.require_grid()
+        return series
     if path.name.endswith((".nii", ".nii.gz")):
         return NiftiVolume(path)
     raise InputError(f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM series' folder, or a picture (.png, .jpg)")

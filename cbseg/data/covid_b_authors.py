@@ -14,7 +14,8 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from cbseg.data.dicom import DicomSeries, read_header, read_values
+from cbseg.data.dicom import DicomSeries
+from cbseg.data.dicom_file import read_header, read_stored
 from cbseg.data.scans import read_grey
 from cbseg.data.volumes import Volume
 from cbseg.errors import InputError
@@ -57,7 +58,7 @@ class ExportedSeries:
             if number != before + 1:
                 raise InputError(f"{name}: has slices {before} and {number}, and none between; complete the scan")
         self.files = [by_number[number] for number in numbers]
-        headers = [read_header(path) for path in self.files]
+        self._headers = headers = [read_header(path) for path in self.files]
         sizes = [(int(header.Rows), int(header.Columns)) for header in headers]
         for path, header, size in zip(self.files, headers, sizes, strict=True):
             _require_export(path, header)
@@ -80,7 +81,7 @@ class ExportedSeries:
         Raises:
             InputError: If its pixels cannot be decoded, or are more than 12 bits.
         """
-        stored = read_values(self.files[k])
+        stored = read_stored(self.files[k], self._headers[k]).astype(np.float32)
         if stored.min() < 0 or stored.max() > _WHITE:
             raise InputError(
                 f"{self.files[k]}: holds values {stored.min():g}…{stored.max():g}, the authors' files 0…{_WHITE}; "
@@ -99,8 +100,13 @@ def open_series(files: Sequence[Path], name: str) -> "ExportedSeries | DicomSeri
     Raises:
         InputError: If the files are neither.
     """
-    exported = bool(files) and read_header(min(files)).get("Modality") == "NM"
-    return ExportedSeries(files, name) if exported else DicomSeries(list(files), name)
+    for path in sorted(files):
+        try:
+            exported = read_header(path).get("Modality") == "NM"
+        except InputError:  # what lies beside the slices; who reads them all names it
+            continue
+        return ExportedSeries(files, name) if exported else DicomSeries(list(files), name)
+    return DicomSeries(list(files), name)
 
 
 def _require_export(path: Path, header: pydicom.Dataset) -> None:
@@ -134,6 +140,8 @@ class PngMasks:
         self.name = str(next(iter(files.values())).parent)
         self.series = series
         numbers = [slice_number(path) for path in series.files]
+        if len(set(numbers)) < len(numbers):
+            raise InputError(f"{series.name}: its slices have no number of their own; put a file for each slice there")
         for number in sorted(set(files) - set(numbers)):
             raise InputError(f"{files[number]}: {series.name} has no slice {number}; add the slice or remove the mask")
         self.files = [files.get(number) for number in numbers]

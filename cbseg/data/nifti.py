@@ -1,103 +1,124 @@
 """NIfTI volumes, whatever way they are stored."""
 
 import logging
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from cbseg.data.volumes import CANONICAL, MOST_TILT, Volume, require_numbers
+from cbseg.data.grid import Grid
+from cbseg.data.reading import reading, require_room
+from cbseg.data.volumes import Volume, padding_to_air, require_numbers
 from cbseg.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_CANONICAL = nib.orientations.axcodes2ornt(CANONICAL)
+SUFFIXES = (".nii", ".nii.gz")
 _SAME_PLACE = 0.01  # mm, in any entry of the affine
+_DISAGREEMENT = 0.1  # mm, of sform and qform, in any entry
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # in the header's unit of length; others are mm
+_MOST_DEFLATED = 1032  # bytes that one byte of a .gz file can hold
+
+
+class _Header1(nib.Nifti1Header):
+    """Takes a quaternion that rounding made a little too long, as other readers do."""
+
+    quaternion_threshold: Any = -1e-4
+
+
+class _Header2(nib.Nifti2Header):
+    quaternion_threshold: Any = -1e-4
+
+
+class _Image1(nib.Nifti1Image):
+    header_class = _Header1
+
+
+class _Image2(nib.Nifti2Image):
+    header_class = _Header2
 
 
 class NiftiVolume:
     """A NIfTI file as axial slices; see :class:`cbseg.data.volumes.Volume`.
 
     The header is read at once. An uncompressed file is read slice by slice; a compressed one is unpacked at the first
-    slice, in its stored type.
+    slice, in its stored type. Axes of length 1 beyond the third are left out.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file.
 
     Raises:
-        InputError: If the file is missing, is no NIfTI, has not three dimensions of numbers, or is oblique.
+        InputError: If the file is missing, is no NIfTI, claims more than it can hold, has not three dimensions of
+            numbers, or is oblique.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        try:
-            image: Any = nib.load(path)
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file") from error
-        except (ImageFileError, OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: not a readable NIfTI file ({error}); download or export it again") from error
-        self.image = image
-        if self.image.ndim != 3 or min(self.image.shape) < 1:
+        self._compressed = path.name.lower().endswith(".gz")
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        with reading(path, "not a readable NIfTI file", "download or export it again"):
+            self.image = _load(path)
+            kind = self.image.get_data_dtype().kind
+        shape: tuple[int, ...] = self.image.shape
+        if len(shape) < 3 or max(shape[3:], default=1) > 1 or min(shape) < 1:
             raise InputError(
-                f"{path}: has {self.image.ndim} dimensions {self.image.shape}, a CT volume has three; "
-                "save one volume a file"
+                f"{path}: has {len(shape)} dimensions {shape}, a CT volume has three; save one volume a file"
             )
-        if (kind := self.image.get_data_dtype()).kind not in "iuf":
+        if kind not in "iuf":
             raise InputError(f"{path}: holds {kind} values, colours or complex numbers; save the CT's own values")
-        self.affine: NDArray[np.float64] = self.image.affine
-        placed = np.isfinite(self.affine).all()
-        self._orientation = nib.io_orientation(self.affine) if placed else np.full((3, 2), np.nan)
-        if np.isnan(self._orientation).any():
+        self._require_room(shape)
+        self.grid = Grid(self.image.affine, shape[:3], self.name)
+        self.orientation, self.shape = self.grid.orientation, self.grid.shape
+        self._warn_of_codes()
+
+    def _require_room(self, shape: tuple[int, ...]) -> None:
+        voxels, bytes_each = int(np.prod(shape, dtype=object)), self.image.get_data_dtype().itemsize
+        require_room(self.path, voxels, bytes_each)
+        with reading(self.path):
+            holds = self.path.stat().st_size * (_MOST_DEFLATED if self._compressed else 1)
+        if voxels * bytes_each > holds:
             raise InputError(
-                f"{path}: its affine does not say how it is oriented; set sform or qform and save it again"
+                f"{self.path}: ends early or is damaged (its header claims {voxels * bytes_each} bytes, it can hold "
+                f"{holds} at most); download or copy it again"
             )
-        tilt = float(np.degrees(nib.affines.obliquity(self.affine)).max())
-        if tilt > MOST_TILT:
-            raise InputError(
-                f"{path}: is oblique, {tilt:.0f}° off the patient's axes; cbseg reads axial CT: resample it"
-            )
-        self.orientation = "".join(nib.aff2axcodes(self.affine))
-        if not (self.image.header["sform_code"] or self.image.header["qform_code"]):
+
+    def _warn_of_codes(self) -> None:
+        header = self.image.header
+        sform = int(header["sform_code"])
+        if not (sform or header["qform_code"]):
             log.warning(
                 "%s: its header does not say how it lies (sform_code and qform_code are 0), so it is read as %s; "
                 "where that is wrong its slices lie upside down: set sform or qform",
-                path,
+                self.path,
                 self.orientation,
             )
-        to_canonical = nib.orientations.ornt_transform(self._orientation, _CANONICAL)
-        self._canonical_affine = self.affine @ nib.orientations.inv_ornt_aff(to_canonical, self.image.shape)
-        # canonical axis -> stored axis, and whether it runs the other way
-        self._axes = [int(np.flatnonzero(to_canonical[:, 0] == axis)[0]) for axis in range(3)]
-        self._flipped = [to_canonical[axis, 1] < 0 for axis in self._axes]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Slices, rows, columns, in canonical orientation."""
-        columns, rows, slices = (self.image.shape[axis] for axis in self._axes)
-        return slices, rows, columns
+        other = _qform(self.image)
+        if sform and other is not None and np.abs(other - self.image.affine).max() > _DISAGREEMENT:
+            log.warning(
+                "%s: its sform and its qform place it differently; the sform is taken, other programs may take the "
+                "qform, and would show it elsewhere or mirrored: make both alike",
+                self.path,
+            )
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance between the planes of slices, between rows and columns, mm; their product is a voxel's volume."""
         scale = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
-        columns, rows = (scale * float(nib.affines.voxel_sizes(self.affine)[axis]) for axis in self._axes[:2])
-        volume = scale**3 * abs(float(np.linalg.det(self.affine[:3, :3])))
-        return volume / (rows * columns), rows, columns
+        slices, rows, columns = (scale * side for side in self.grid.spacing)
+        return slices, rows, columns
 
     def distance_to(self, other: "NiftiVolume") -> float:
         """How far volumes of equal shape lie apart: the largest difference of their canonical grids' affines, mm."""
-        return float(np.abs(self._canonical_affine - other._canonical_affine).max())
+        return float(np.abs(self.grid.canonical_affine - other.grid.canonical_affine).max())
 
     @cached_property
     def _stored(self) -> Any:
         """Stored values, sliceable: lazy for an uncompressed file, in memory for a compressed one."""
-        return self.image.dataobj.get_unscaled() if self.name.endswith(".gz") else self.image.dataobj
+        return self.image.dataobj.get_unscaled() if self._compressed else self.image.dataobj
 
     def slice(self, k: int) -> NDArray[np.floating]:
         """Slice ``k`` from the foot, (H, W) float32; row 0 is anterior, column 0 the patient's right.
@@ -105,43 +126,71 @@ class NiftiVolume:
         Raises:
             InputError: If the file ends early or is damaged, or the slice holds NaN.
         """
-        columns, rows, slices = self._axes
-        where: list[Any] = [slice(None)] * 3
-        where[slices] = self.shape[0] - 1 - k if self._flipped[2] else k
-        try:
+        where: list[Any] = [slice(None)] * 3 + [0] * (len(self.image.shape) - 3)
+        axis, index = self.grid.stored_slice(k)
+        where[axis] = index
+        with reading(self.path, "ends early or is damaged", "download or copy it again"):
             values = np.asarray(self._stored[tuple(where)], np.float32)
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise InputError(f"{self.path}: ends early or is damaged ({error}); download or copy it again") from error
-        if self.name.endswith(".gz"):  # unpacked without nibabel's scaling
+        if self._compressed:  # unpacked without nibabel's scaling
             values = values * np.float32(self.image.dataobj.slope) + np.float32(self.image.dataobj.inter)
-        values = values.T if columns < rows else values
-        values = values[:: -1 if self._flipped[1] else 1, :: -1 if self._flipped[0] else 1]
+        values = self.grid.to_canonical(values)
         require_numbers(values, f"{self.path}, slice {k}")
-        return values
+        return padding_to_air(values)
 
     def to_nifti(self, labels: NDArray[np.uint8]) -> nib.Nifti1Image:
-        """Labels of its slices as an image on the grid on which the file is stored.
+        """Labels of its slices as an image on the grid on which the file is stored; of its header only the geometry.
 
         Shape:
             - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: the file's shape.
         """
-        from_canonical = nib.orientations.ornt_transform(_CANONICAL, self._orientation)
-        stored = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), from_canonical)
-        image = nib.Nifti1Image(stored, self.affine, self.image.header, dtype=np.uint8)
-        image.header["cal_min"] = image.header["cal_max"] = 0  # the CT's display range
+        header = self.image.header
+        image = nib.Nifti1Image(self.grid.to_stored(labels), None)
+        image.header["pixdim"][1:4] = header["pixdim"][1:4]
+        image.header.set_xyzt_units(header.get_xyzt_units()[0])
+        sform, qform = int(header["sform_code"]), _qform(self.image)
+        image.set_qform(qform, 0 if qform is None else int(header["qform_code"]))
+        image.set_sform(self.image.affine if sform else None, sform)
         return image
 
 
+def _load(path: Path) -> Any:
+    """Open a single NIfTI-1 or NIfTI-2 file, in which no other of nibabel's formats is looked for."""
+    sniff = None
+    for kind in (_Image1, _Image2):
+        fits, sniff = kind.path_maybe_image(path, sniff)
+        if fits:
+            return kind.from_filename(path)
+    raise ValueError("its header is not that of a NIfTI file")
+
+
+def _qform(image: Any) -> NDArray[np.float64] | None:
+    """The affine that an image's qform gives, or none where it has none or it is malformed."""
+    try:
+        return image.header.get_qform() if image.header["qform_code"] else None
+    except ValueError:
+        return None
+
+
 def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files in a folder, compressed or not, sorted by name.
+    """The NIfTI files in a folder, compressed or not, sorted by name; hidden ones, such as macOS's, are left out.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or the folder cannot be read.
     """
-    found = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
+    with reading(folder, advice="check the folder and its permissions"):
+        found = sorted(path for path in folder.iterdir() if is_nifti(path))
     if not found:
         raise InputError(f"{folder}: holds no NIfTI files; put the dataset's there")
     return found
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file's name is that of a NIfTI file.
+
+    >>> is_nifti(Path("CT.NII.GZ")), is_nifti(Path("._ct.nii"))
+    (True, False)
+    """
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
 def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:

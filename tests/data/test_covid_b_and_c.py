@@ -262,7 +262,7 @@ def test_a_slice_that_is_not_two_dimensional_is_refused(spoil):
     root = spoil("covidB")
     path = root / "OpenSourceDCMs/DCM1/phantom1s0003.dcm"
     changed(path, NumberOfFrames=2, PixelData=pydicom.dcmread(path).PixelData * 2)
-    with pytest.raises(InputError, match=r"phantom1s0003\.dcm: holds 2 × 48 × 48 values, a slice has rows × columns"):
+    with pytest.raises(InputError, match=r"phantom1s0003\.dcm: is a multi-frame file \(2 .*a slice has rows × columns"):
         read_all(covid_b.find_scans(root))
 
 

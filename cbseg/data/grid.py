@@ -1,0 +1,98 @@
+"""Where a volume's voxels lie, and how its stored axes are turned into the canonical ones and back."""
+
+import logging
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from cbseg.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CANONICAL = ("L", "P", "S")
+"""Columns run to the patient's left, rows to the back, slices to the head: row 0 is anterior, column 0 the right."""
+
+MOST_TILT = 30.0  # degrees from axial: gantries tilt as far
+_LEAST_SHEAR = 0.01  # degrees, at which ITK refuses to read a file
+
+
+class Grid:
+    """Voxels in space.
+
+    Args:
+        affine: From stored indices to the patient's coordinates (RAS, as NIfTI has them).
+        shape: Of the stored array, three axes.
+        name: What to call the volume in messages.
+
+    Attributes:
+        orientation: Where the stored axes run to, such as ``LPS``.
+        canonical_affine: Of the array turned to ``CANONICAL``: columns, rows, slices.
+
+    Raises:
+        InputError: If the affine does not say where the axes run to, or the slices are oblique.
+    """
+
+    def __init__(self, affine: NDArray[np.float64], shape: tuple[int, ...], name: str) -> None:
+        self.affine, self._stored_shape, self.name = affine, shape, name
+        placed = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0
+        self._stored = nib.io_orientation(affine) if placed else np.full((3, 2), np.nan)
+        if np.isnan(self._stored).any():
+            raise InputError(
+                f"{name}: its affine does not say how it is oriented; set sform or qform and save it again"
+            )
+        tilt = float(np.degrees(nib.affines.obliquity(affine)).max())
+        if tilt > MOST_TILT:
+            raise InputError(
+                f"{name}: is oblique, {tilt:.0f}° off the patient's axes; cbseg reads axial CT: resample it"
+            )
+        self.orientation = "".join(nib.aff2axcodes(affine))
+        canonical = nib.orientations.axcodes2ornt(CANONICAL)
+        to_canonical = nib.orientations.ornt_transform(self._stored, canonical)
+        self._from_canonical = nib.orientations.ornt_transform(canonical, self._stored)
+        self.canonical_affine = affine @ nib.orientations.inv_ornt_aff(to_canonical, shape)
+        # canonical axis -> stored axis, and whether it runs the other way
+        self.axes = [int(np.flatnonzero(to_canonical[:, 0] == axis)[0]) for axis in range(3)]
+        self.flipped = [bool(to_canonical[axis, 1] < 0) for axis in self.axes]
+        if self.shear > _LEAST_SHEAR:
+            log.warning(
+                "%s: its slices are not stacked at right angles (gantry tilt? %.1f°); labels lie right, but "
+                "ITK's viewers (ITK-SNAP, 3D Slicer) refuse sheared NIfTI files: resample it to see them there",
+                name,
+                self.shear,
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns, in canonical orientation."""
+        columns, rows, slices = (self._stored_shape[axis] for axis in self.axes)
+        return slices, rows, columns
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between the planes of slices, between rows and columns; their product is a voxel's volume."""
+        columns, rows = (float(nib.affines.voxel_sizes(self.affine)[axis]) for axis in self.axes[:2])
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / (rows * columns), rows, columns
+
+    @property
+    def shear(self) -> float:
+        """How far the direction in which slices are stacked is off their normal, degrees."""
+        columns, rows, slices = self.canonical_affine[:3, :3].T
+        normal = np.cross(columns, rows)
+        cosine = abs(normal @ slices) / (np.linalg.norm(normal) * np.linalg.norm(slices))
+        return float(np.degrees(np.arccos(min(cosine, 1.0))))
+
+    def stored_slice(self, k: int) -> tuple[int, int]:
+        """The stored axis across slices, and the index there of slice ``k`` from the foot."""
+        return self.axes[2], self.shape[0] - 1 - k if self.flipped[2] else k
+
+    def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Turn a slice, whose axes are the other stored ones in their order: row 0 anterior, column 0 right."""
+        columns, rows, _ = self.axes
+        turned = stored.T if columns < rows else stored
+        return turned[:: -1 if self.flipped[1] else 1, :: -1 if self.flipped[0] else 1]
+
+    def to_stored(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """Turn a volume of canonical slices, (S, H, W), to the stored array."""
+        return nib.orientations.apply_orientation(volume.transpose(2, 1, 0), self._from_canonical)

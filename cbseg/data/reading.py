@@ -1,0 +1,67 @@
+"""Files that may hold anything: whatever goes wrong while one is read is one error that names it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cbseg.errors import InputError
+
+MOST_VOXELS = 2**32  # of a volume: 4096 slices of 1024 × 1024
+MOST_PIXELS = 2**26  # of a slice: 8192 × 8192
+_MEMORY_SHARE = 0.5  # of the machine's, which one volume may take
+
+
+@contextmanager
+def reading(path: Path | str, what: str = "cannot be read", advice: str = "copy or export it again") -> Iterator[None]:
+    """Turn any error within into an InputError that names the file; an InputError goes on as it is.
+
+    Readers of medical formats raise whatever a damaged header leads to, so no list of exceptions would be complete.
+
+    Args:
+        path: The file or folder that is read.
+        what: Is wrong with it.
+        advice: What to do.
+
+    Raises:
+        InputError: If anything is raised.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory; crop it, or take a machine with more") from error
+    except Exception as error:
+        detail = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise InputError(f"{path}: {what} ({' '.join(detail.split())[:300]}); {advice}") from error
+
+
+def require_room(path: Path, voxels: int, bytes_each: int) -> None:
+    """Refuse a file whose header claims more than a CT has, or than fits into memory, before it is unpacked.
+
+    Args:
+        path: The file.
+        voxels: How many its header claims.
+        bytes_each: What one takes.
+
+    Raises:
+        InputError: If they are too many.
+    """
+    gigabytes = voxels * bytes_each / 2**30
+    if voxels > MOST_VOXELS:
+        raise InputError(f"{path}: its header claims {voxels:.2g} voxels, more than a CT has; export it again")
+    memory = _memory()
+    if memory and voxels * bytes_each > _MEMORY_SHARE * memory:
+        raise InputError(
+            f"{path}: its header claims {gigabytes:.1f} GiB, this machine has {memory / 2**30:.1f} GiB of memory; "
+            "crop the volume, or take a machine with more"
+        )
+
+
+def _memory() -> int:
+    """The machine's memory, bytes; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has none of it
+        return 0
