@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cbseg.data.scans import PICTURES, SliceData, read_binary_mask, read_grey
+from cbseg.data.reading import reading
+from cbseg.data.scans import PICTURES, SliceData, is_picture, read_binary_mask, read_grey
 from cbseg.errors import InputError
 
 FOLDERS = {
@@ -82,8 +83,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             "below data.root"
         )
     pictures: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
+    with reading(folder, advice="check its permissions"):
+        found = sorted(folder.iterdir())
+    for path in found:
+        if is_picture(path):
             if path.stem in pictures:
                 raise InputError(f"{path}: {pictures[path.stem].name} has the same stem; keep one of them")
             pictures[path.stem] = path

@@ -11,6 +11,8 @@ from pathlib import Path
 from cbseg.data.covid_b_authors import PngMasks, open_series
 from cbseg.data.dicom import dicom_files
 from cbseg.data.nifti import nifti_files
+from cbseg.data.reading import reading
+from cbseg.data.scans import is_picture
 from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
 from cbseg.errors import InputError
 
@@ -57,12 +59,14 @@ def find_scans(
 
 def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
     images: dict[int, Path] = {}
-    for folder in sorted((root / DICOM).iterdir()):
+    for folder in _listed(root / DICOM):
         number = re.fullmatch(r"DCM(\d+)", folder.name)
         if folder.is_dir() and number:
             images[int(number[1])] = folder
     masks: dict[int, dict[int, Path]] = {}
-    for path in sorted((root / PNG).glob("*.png")):
+    for path in _listed(root / PNG):
+        if not is_picture(path):
+            continue
         numbers = re.fullmatch(r"(\d+)_z(\d+)", path.stem)
         if numbers is None:
             raise InputError(f"{path}: is not named <scan>_z<slice>.png; rename it or remove it")
@@ -86,6 +90,11 @@ def _authors(root: Path, classes: dict[int, int]) -> list[VolumeScan]:
         )
 
     return [scan(number) for number in sorted(images)]
+
+
+def _listed(folder: Path) -> list[Path]:
+    with reading(folder, advice="put the dataset's folder there, and check its permissions"):
+        return sorted(folder.iterdir())
 
 
 def _medseg(root: Path, classes: dict[int, int]) -> list[VolumeScan]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.dicom_file import read_header, read_stored
-from cbseg.data.scans import read_grey
+from cbseg.data.scans import read_labels
 from cbseg.data.volumes import Volume
 from cbseg.errors import InputError
 
@@ -173,7 +173,7 @@ class PngMasks:
         _, rows, columns = self.series.shape
         if path is None:
             return np.zeros((rows, columns), np.float32)
-        labels = self.series.to_canonical(np.rot90(np.fliplr(read_grey(path))))
+        labels = self.series.to_canonical(np.rot90(np.fliplr(read_labels(path))))
         if labels.shape != (rows, columns):
             raise InputError(
                 f"{path}: is {labels.shape[1]} × {labels.shape[0]} pixels once turned, its slice "

@@ -68,9 +68,9 @@ def scan_name(path: Path) -> str:
 
 def _key(path: Path) -> Key:
     """Source and numbers of a file, the same for image and mask."""
-    stem = path.name.split(".nii")[0].replace("covid-19", "")  # whose 19 is no scan's number
-    source = re.match(r"[a-zA-Z]*", stem)
-    return (source[0].lower() if source else "", tuple(int(n) for n in re.findall(r"\d+", stem)))
+    stem = path.name.lower().split(".nii")[0].replace("covid-19", "")  # whose 19 is no scan's number
+    source = re.match(r"[a-z]*", stem)
+    return (source[0] if source else "", tuple(int(n) for n in re.findall(r"\d+", stem)))
 
 
 def _by_number(folder: Path) -> dict[Key, Path]:

@@ -1,6 +1,8 @@
 """What every dataset is made of: scans, each an ordered stack of axial slices."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -8,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from cbseg.data.reading import MOST_PIXELS, reading
 from cbseg.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PICTURES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "1")
+_FORMATS = ("PNG", "JPEG")  # of which Pillow runs no other program
+_COLOUR = 48  # difference of channels, beyond what JPEG makes of grey
 
 
 class SliceData(NamedTuple):
@@ -49,40 +56,113 @@ class Scan(Protocol):
         """
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a picture that cbseg reads, and not of a hidden file.
+
+    >>> is_picture(Path("1.PNG")), is_picture(Path("._1.png"))
+    (True, False)
+    """
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
 def read_grey(path: Path) -> NDArray[np.uint8]:
-    """An 8-bit picture as grey values.
+    """Read an 8-bit picture as grey values.
 
     Shape:
         - output: :math:`(H, W)` uint8.
 
     Raises:
-        InputError: If the file is no picture, is truncated, or has more than 8 bits.
+        InputError: If the file is no picture, is truncated, has more than 8 bits or more pixels than a CT slice, or is
+            transparent in places.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in GREY_MODES:
-                raise InputError(f"{path}: a picture of mode {picture.mode}; convert it to 8-bit grey")
-            return np.asarray(picture.convert("L"))
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a picture; replace the file or remove it together with its partner") from error
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read to its end ({error}); download or copy it again") from error
+    with _opened(path) as picture:
+        if np.ptp(np.asarray(picture.convert("RGB")), axis=2).max() > _COLOUR:
+            log.warning("%s: is coloured in places (marks, a colour map?), and read as grey", path)
+        return np.asarray(picture.convert("L"))
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Read a picture's grey values, or a palette's numbers, as labels; 0 is background.
+
+    Shape:
+        - output: :math:`(H, W)` uint8.
+
+    Raises:
+        InputError: As :func:`read_grey`; also if its channels differ, or its palette does not make 0 alone black.
+    """
+    with _opened(path) as picture:
+        channels = np.asarray(picture.convert("RGB"))
+        if picture.mode == "P":
+            numbers = np.asarray(picture)
+            if ((numbers > 0) != channels.any(axis=2)).any():
+                raise InputError(
+                    f"{path}: in its palette 0 is not black, or another number is, so it does not tell what is "
+                    "infection; save it as 8-bit grey, 0 for background"
+                )
+            return numbers
+        if np.ptp(channels, axis=2).any():
+            raise InputError(
+                f"{path}: its red, green and blue differ; a mask is grey. Save it as 8-bit grey, 0 for background"
+            )
+        return channels[..., 0]
 
 
 def read_binary_mask(path: Path) -> NDArray[np.uint8]:
-    """A picture of two values as a mask: 0 is background, the other is infection.
+    """Read a picture of two values as a mask: 0 is background, the other is infection.
 
     Shape:
         - output: :math:`(H, W)` uint8 of 0 and 1.
 
     Raises:
-        InputError: As :func:`read_grey`; also if there are values beside 0 and one other.
+        InputError: As :func:`read_labels`; also if there are values beside 0 and one other.
     """
-    grey = read_grey(path)
-    values = np.unique(grey)
+    labels = read_labels(path)
+    values = np.unique(labels)
     if len(values[values > 0]) > 1:
         raise InputError(
             f"{path}: holds {len(values)} different values; a mask holds 0 (background) and one other (infection). "
             "Is it an image, or a mask saved with lossy compression? Replace it by a mask in PNG"
         )
-    return (grey > 0).astype(np.uint8)
+    if looks_inverted(labels > 0):
+        log.warning("%s: infection covers most of the slice, or of its border; is the mask inverted?", path)
+    return (labels > 0).astype(np.uint8)
+
+
+def looks_inverted(infected: NDArray[np.bool_]) -> bool:
+    """Whether infection covers most of a slice, or of its border, as a background does.
+
+    Shape:
+        - infected: :math:`(H, W)`.
+    """
+    border = np.concatenate([infected[0], infected[-1], infected[:, 0], infected[:, -1]])
+    return bool(infected.mean() > 0.5 or border.mean() > 0.5)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture of 8 bits a channel, and read it."""
+    with reading(path, "cannot be read to its end", "download or copy it again"):
+        try:
+            picture = Image.open(path, formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path}: has more pixels than a CT slice ({error}); scale it down") from error
+        except UnidentifiedImageError as error:
+            raise InputError(
+                f"{path}: not a picture; replace the file or remove it together with its partner"
+            ) from error
+        with picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise InputError(
+                    f"{path}: has {picture.width} × {picture.height} pixels, more than a CT slice; scale it down"
+                )
+            sixteen = any(";16" in str(tile) for tile in picture.tile)  # of colours Pillow drops the lower half
+            if picture.mode not in GREY_MODES or sixteen:
+                bits = ", 16 bits a channel" if sixteen else ""
+                raise InputError(f"{path}: a picture of mode {picture.mode}{bits}; convert it to 8-bit grey")
+            picture.load()
+            if picture.has_transparency_data and np.ptp(np.asarray(picture.convert("RGBA"))[..., 3]):
+                raise InputError(
+                    f"{path}: is transparent in places, so what it shows depends on the ground; save it as 8-bit grey "
+                    "without transparency (alpha)"
+                )
+            yield picture

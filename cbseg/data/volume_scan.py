@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2.functional import center_crop
 
+from cbseg.data.labels import read_classes
 from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.scans import SliceData
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
@@ -65,9 +66,9 @@ class VolumeScan:
             )
         window = grey_window(image, self.intensity, self.window)
         digits = len(str(image.shape[0] - 1))
-        for k in range(image.shape[0]):
+        for k, classes in enumerate(read_classes(mask, self.labels)):
             picture = window_to_uint8(image.slice(k), window, truncate=self.intensity != "window")
-            yield SliceData(f"{self.name}-{k:0{digits}d}", *map(self._placed, (picture, self._classes(mask, k))))
+            yield SliceData(f"{self.name}-{k:0{digits}d}", *map(self._placed, (picture, classes)))
 
     def _placed(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn a slice if it lies upside down, and crop it."""
@@ -75,19 +76,6 @@ class VolumeScan:
         if self.crop is None:
             return np.ascontiguousarray(x)
         return center_crop(torch.tensor(x.copy())[None], list(self.crop))[0].contiguous().numpy()
-
-    def _classes(self, mask: Volume, k: int) -> NDArray[np.uint8]:
-        labels = mask.slice(k)
-        classes = np.zeros(labels.shape, np.uint8)
-        unknown = np.setdiff1d(labels, [0, *self.labels])
-        if unknown.size:
-            raise InputError(
-                f"{mask.name}, slice {k}: holds {unknown[:5].tolist()}; a mask of this dataset holds 0 and "
-                f"{', '.join(map(str, self.labels))}. Is it another structure's mask?"
-            )
-        for label, value in self.labels.items():
-            classes[labels == label] = value
-        return classes
 
 
 def nifti_scan(name: str, image: Path, mask: Path, labels: dict[int, int]) -> VolumeScan:

@@ -1,12 +1,15 @@
 """COVID-19-A: pairing, reading, and every kind of bad file."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cbseg.data.covid_a import FOLDERS, find_scans
+from cbseg.data.scans import read_binary_mask, read_grey
 from cbseg.errors import InputError
 
 
@@ -112,7 +115,11 @@ def test_a_truncated_file(root, name):
 
 def test_an_rgb_photo_as_a_mask(root):
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (30, 30, 3), np.uint8)).save(train(root) / "GT/3.png")
+    photo = rng.integers(0, 255, (30, 30, 3), np.uint8)
+    Image.fromarray(photo).save(train(root) / "GT/3.png")
+    with pytest.raises(InputError, match=r"GT/3\.png: its red, green and blue differ"):
+        read_all(root)
+    Image.fromarray(photo[..., 0]).save(train(root) / "GT/3.png")
     with pytest.raises(InputError, match=r"GT/3\.png: holds \d+ different values"):
         read_all(root)
 
@@ -129,3 +136,118 @@ def test_a_16_bit_picture(root):
     Image.fromarray(np.zeros((30, 30), np.uint16)).save(train(root) / "GT/3.png")
     with pytest.raises(InputError, match=r"GT/3\.png: a picture of mode I;16"):
         read_all(root)
+
+
+def png16(path, values, kind):
+    """Write 16 bits a channel, which Pillow cannot: kind 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bits_a_channel_are_refused_whatever_the_channels(root, kind, channels):
+    path = train(root) / "GT/3.png"
+    png16(path, np.full((30, 30, channels), 4095), kind)
+    with pytest.raises(InputError, match=r"GT/3\.png: a picture of mode .*16.*convert it to 8-bit grey"):
+        read_all(root)
+
+
+def disc():
+    return (np.hypot(*(np.mgrid[:64, :64] - 30)) < 9).astype(np.uint8)
+
+
+def rgba(colour, alpha):
+    return Image.fromarray(np.dstack([*colour, alpha]).astype(np.uint8))
+
+
+def palette(mask, *colours):
+    image = Image.fromarray(mask, "P")
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+ON, ALL = disc(), np.ones((64, 64), np.uint8)
+NO_MASK = {
+    "1 in red alone": Image.fromarray(np.dstack([ON, 0 * ON, 0 * ON])),
+    "green on black": Image.fromarray(np.dstack([0 * ON, 255 * ON, 0 * ON])),
+    "in the alpha channel": rgba([0 * ON] * 3, 255 * ON),
+    "white, the ground transparent": rgba([255 * ALL] * 3, 255 * ON),
+    "half transparent": rgba([255 * ON] * 3, 128 + 127 * ON),
+    "grey and alpha": Image.fromarray(np.dstack([255 * ALL, 255 * ON]), "LA"),
+    "palette, black on white": palette(ON, (255, 255, 255), (0, 0, 0)),
+    "palette, its numbers swapped": palette(1 - ON, (255, 255, 255), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("picture", NO_MASK.values(), ids=NO_MASK)
+def test_a_mask_that_can_be_read_in_two_ways_is_refused(tmp_path, picture):
+    picture.save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png: (its red|is transparent|in its palette).*8-bit grey"):
+        read_binary_mask(tmp_path / "mask.png")
+
+
+MASKS = {
+    "0 and 1": Image.fromarray(ON),
+    "0 and 255": Image.fromarray(255 * ON),
+    "1 bit": Image.fromarray(ON > 0),
+    "RGB": Image.fromarray(np.dstack([255 * ON] * 3)),
+    "opaque RGBA": rgba([255 * ON] * 3, 255 * ALL),
+    "palette of colours on black": palette(ON, (0, 0, 0), (128, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("picture", MASKS.values(), ids=MASKS)
+def test_masks_of_every_usual_kind_read_to_the_same(tmp_path, picture, caplog):
+    picture.save(tmp_path / "mask.PNG")
+    assert (read_binary_mask(tmp_path / "mask.PNG") == ON).all()
+    assert not caplog.text
+
+
+def test_a_mask_over_most_of_the_slice_or_its_border_is_warned_of(tmp_path, caplog):
+    frame = np.ones((64, 64), np.uint8)
+    frame[3:-3, 3:-3] = 0
+    for mask in (1 - ON, frame):
+        Image.fromarray(255 * mask).save(tmp_path / "mask.png")
+        assert (read_binary_mask(tmp_path / "mask.png") == mask).all()
+        assert "mask.png: infection covers most of the slice, or of its border; is the mask inverted?" in caplog.text
+        caplog.clear()
+
+
+def test_a_picture_of_more_pixels_than_a_slice_is_refused_before_it_is_unpacked(tmp_path):
+    for size, much in ((14_000, "exceeds limit"), (9_000, "9000 × 9000 pixels")):
+        Image.new("L", (size, size)).save(tmp_path / "big.png", compress_level=1)
+        with pytest.raises(InputError, match=rf"big\.png: has .*{much}.*scale it down"):
+            read_grey(tmp_path / "big.png")
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("bomb", "0" * 2**26, zip=True)
+    Image.new("L", (64, 64)).save(tmp_path / "text.png", pnginfo=notes)
+    with pytest.raises(InputError, match=r"text\.png: "):
+        read_grey(tmp_path / "text.png")
+
+
+def test_what_is_named_png_and_is_another_program_s_input_is_not_opened(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(InputError, match=r"x\.png: not a picture"):
+        read_grey(tmp_path / "x.png")
+
+
+def test_hidden_files_and_capitals_in_suffixes(root):
+    (train(root) / "GT/._3.png").write_bytes(b"\0\5\x16\7")
+    (train(root) / "GT/3.png").rename(train(root) / "GT/3.PNG")
+    assert len(read_all(root)) == 16
+
+
+def test_marks_of_colour_in_an_image_are_warned_of(tmp_path, caplog):
+    picture = np.full((64, 64, 3), 90, np.uint8)
+    picture[3:9, 3] = 255, 0, 0
+    Image.fromarray(picture).save(tmp_path / "1.png")
+    assert read_grey(tmp_path / "1.png")[40, 40] == 90
+    assert "1.png: is coloured in places" in caplog.text
