@@ -1,7 +1,7 @@
 """Point annotations (paper §4.1.1, §4.2): one click a region, as many on the background."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -16,6 +16,10 @@ IGNORE = 255
 """The value of a pixel that nobody annotated."""
 
 Region = NDArray[np.bool_]
+Click = tuple[int, int, int]  # row, column, class
+
+_COLUMNS = ("slice", "row", "column", "class")
+_EMPTY = ("", "nan")  # cells, as pandas may write them
 
 
 def _farthest_from_edge(region: Region, noise: NDArray[np.uint64]) -> int:
@@ -117,13 +121,14 @@ def _grown(box: tuple[slice, slice]) -> tuple[slice, slice]:
     return rows, columns
 
 
-def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
+def read_points(path: Path) -> dict[str, list[Click]]:
     """Read annotations that people made.
 
     Args:
         path: A CSV file with the columns ``slice,row,column,class``: a slice's name, a pixel of its native image
             counted from 0 at the top left, and the class there (0 is background). A slice that was looked at and
-            found healthy has one line with the last three columns empty.
+            found healthy has one line with the last three columns empty. Semicolons or tabs may separate the columns,
+            others may stand beside them, the line that names them may be missing, and 38 may be written as ``38.0``.
 
     Returns:
         Each slice's points as (row, column, class).
@@ -132,47 +137,77 @@ def read_points(path: Path) -> dict[str, list[tuple[int, int, int]]]:
         InputError: If the file is missing or a line is not of this form; the message names the line.
     """
     if not path.is_file():
-        raise InputError(f"data.annotate.file={path}: no such file; give a CSV with the columns slice,row,column,class")
+        raise InputError(f"data.annotate.file={path}: no such file; give a CSV with the columns {','.join(_COLUMNS)}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 ({error}); save it as CSV in UTF-8") from error
-    clicks: dict[str, list[tuple[int, int, int]]] = {}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    clicks: dict[str, dict[tuple[int, int], int]] = {}
     healthy: set[str] = set()
-    reader = csv.DictReader(StringIO(text))
-    for line in reader:
-        where = f"{path}, line {reader.line_num}"
+    for number, cells in _lines(text):
+        where = f"{path}, line {number}"
         try:
-            name, click = _click(line)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: {line} is not slice,row,column,class with whole numbers") from error
-        here = clicks.setdefault(name, [])
+            name, click = _click(cells)
+        except (KeyError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{where}: {', '.join(cells.values())} is not {','.join(_COLUMNS)} with whole numbers"
+            ) from error
+        here = clicks.setdefault(name, {})
         if click is None:
             healthy.add(name)
-        elif any(click[:2] == other[:2] and click != other for other in here):
+        elif here.setdefault(click[:2], click[2]) != click[2]:
             raise InputError(f"{where}: the pixel has another class above; keep one of them")
-        else:
-            here.append(click)
         if here and name in healthy:
             raise InputError(f"{where}: {name} is marked as healthy and has clicks; keep one of both")
-    return clicks
+    return {name: [(*at, value) for at, value in here.items()] for name, here in clicks.items()}
 
 
-def _click(line: dict[str | None, str]) -> tuple[str, tuple[int, int, int] | None]:
+def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """A table's lines with their numbers, as columns and cells; cells beyond the columns are named so."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count))
+    columns: list[str] = []
+    for cells in reader:
+        if not any(cells):
+            continue
+        if not columns:
+            columns = [cell.strip().lower() for cell in cells]
+            if _COLUMNS[0] in columns:
+                continue
+            columns = list(_COLUMNS)
+        surplus = {f"beyond {len(columns)}": cell for cell in cells[len(columns) :]}
+        yield reader.line_num, dict(zip(columns, cells, strict=False)) | surplus
+
+
+def _click(cells: dict[str, str]) -> tuple[str, Click | None]:
     """A line's slice, and row, column and class there, or nothing if all three are empty.
 
     Raises:
-        KeyError, TypeError, ValueError: If the line has fewer or more cells than the file's head, or no such.
+        KeyError, ValueError, OverflowError: If the line has fewer or more cells than the table, or no such.
     """
-    name, *cells = (line[key] for key in ("slice", "row", "column", "class"))
-    if not name or None in line:
+    name, row, column, value = (cells[key].strip() for key in _COLUMNS)
+    if not name or any(key.startswith("beyond") for key in cells):
         raise ValueError
-    return name, None if cells == ["", "", ""] else (int(cells[0]), int(cells[1]), int(cells[2]))
+    if all(cell.lower() in _EMPTY for cell in (row, column, value)):
+        return name, None
+    return name, (_whole(row), _whole(column), _whole(value))
 
 
-def place_points(
-    clicks: list[tuple[int, int, int]], shape: tuple[int, int], empty: str = "background"
-) -> NDArray[np.uint8]:
+def _whole(cell: str) -> int:
+    """A whole number, which spreadsheets and pandas may write as ``38.0`` or ``38,0``.
+
+    Raises:
+        ValueError, OverflowError: If it is none.
+    """
+    number = float(cell.replace(",", "."))
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def place_points(clicks: list[Click], shape: tuple[int, int], empty: str = "background") -> NDArray[np.uint8]:
     """Points from coordinates.
 
     Args:
@@ -193,8 +228,10 @@ def place_points(
     points = np.full(shape, 0 if not clicks and empty == "background" else IGNORE, np.uint8)
     for row, column, value in clicks:
         if not (0 <= row < shape[0] and 0 <= column < shape[1] and 0 <= value < IGNORE):
+            swapped = 0 <= column < shape[0] and 0 <= row < shape[1] and 0 <= value < IGNORE
             raise ValueError(
                 f"the point row {row}, column {column}, class {value} lies outside {shape[0]} rows × {shape[1]} columns"
+                + ("; are row and column swapped?" if swapped else "")
             )
         points[row, column] = value
     return points
@@ -203,8 +240,10 @@ def place_points(
 def resize_points(points: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Bring points to another image size: each to the pixel that covers its centre.
 
-    No region loses its point: where two meet on a pixel, the background's gives way, and a region's moves to the
-    nearest free pixel. A slice that is annotated everywhere stays so.
+    A region's lone click is never lost: it takes its pixel from others, and where two meet, one moves to the nearest
+    free pixel. Of strokes, whose pixels touch, and of background points, the class that has most on a pixel gets it,
+    and of equals the highest; a stroke that gets none moves like a click. A slice that is background everywhere stays
+    so.
 
     Args:
         points: A class at each annotated pixel, ``IGNORE`` elsewhere.
@@ -220,20 +259,50 @@ def resize_points(points: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
         return np.zeros(size, np.uint8)
     resized = np.full(size, IGNORE, np.uint8)
     rows, columns = np.nonzero(points != IGNORE)
+    if not rows.size:
+        return resized
     classes = points[rows, columns]
+    strokes = label(np.where(points == IGNORE, 0, points), connectivity=2)[rows, columns]  # 0: background points
     rows = (2 * rows + 1) * size[0] // (2 * points.shape[0])
     columns = (2 * columns + 1) * size[1] // (2 * points.shape[1])
-    for row, column, value in zip(rows, columns, classes, strict=True):
-        if value and resized[row, column] != IGNORE:
-            free_rows, free_columns = np.nonzero(resized == IGNORE)
-            if not free_rows.size:
-                break  # more regions than pixels
-            nearest = np.argmin((free_rows - row) ** 2 + (free_columns - column) ** 2)
-            row, column = free_rows[nearest], free_columns[nearest]
-        if value:
-            resized[row, column] = value
-    background = classes == 0
-    rows, columns = rows[background], columns[background]
-    free = resized[rows, columns] == IGNORE
-    resized[rows[free], columns[free]] = 0
+    lone = (strokes > 0) & (np.bincount(strokes)[strokes] == 1)
+    for k in np.flatnonzero(lone):
+        _place(resized, rows[k], columns[k], classes[k])
+    _vote(resized, rows[~lone], columns[~lone], classes[~lone])
+    kept = np.unique(strokes[lone | (resized[rows, columns] == classes)])
+    for stroke, first in zip(*np.unique(strokes, return_index=True), strict=True):
+        if stroke and stroke not in kept:
+            _place(resized, rows[first], columns[first], classes[first])
     return resized
+
+
+def _vote(
+    resized: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64], classes: NDArray[np.uint8]
+) -> None:
+    """Give each free pixel the class that has most points there, and of equals the highest."""
+    kinds, kind = np.unique(classes, return_inverse=True)
+    if not kinds.size:
+        return
+    votes = np.zeros((len(kinds), *resized.shape), np.int32)
+    np.add.at(votes, (kind, rows, columns), 1)
+    winner = kinds[len(kinds) - 1 - votes[::-1].argmax(axis=0)]
+    chosen = votes.any(axis=0) & (resized == IGNORE)
+    resized[chosen] = winner[chosen]
+
+
+def _place(resized: NDArray[np.uint8], row: int, column: int, value: int) -> None:
+    """Give a point the free pixel nearest to its place, the first in reading order of equals; none if all are taken."""
+    reach = 0
+    while True:
+        top, left = max(row - reach, 0), max(column - reach, 0)
+        near = resized[top : row + reach + 1, left : column + reach + 1]
+        rows, columns = np.nonzero(near == IGNORE)
+        distances = (rows + top - row) ** 2 + (columns + left - column) ** 2
+        nearest = distances.argmin() if distances.size else None
+        whole = near.shape == resized.shape
+        if nearest is not None and (whole or distances[nearest] <= reach**2):  # none is nearer outside
+            near[rows[nearest], columns[nearest]] = value
+        elif not whole:
+            reach = max(1, 2 * reach)
+            continue
+        return

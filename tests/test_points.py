@@ -175,3 +175,85 @@ def test_settings_that_do_not_exist_are_refused(arguments, message):
 def test_what_is_no_mask_is_refused(mask):
     with pytest.raises(ValueError, match="classes from 0 to 254"):
         sample_points(mask)
+
+
+HEAD = "slice,row,column,class\n"
+TRUTH = {"a": [(38, 48, 1), (3, 4, 0)], "b": []}
+TABLES = {
+    "plain": HEAD + "a,38,48,1\na,3,4,0\nb,,,\n",
+    "pandas' floats": HEAD + "a,38.0,48.0,1.0\na,3.0,4.0,0.0\nb,,,\n",
+    "pandas' index": ",slice,row,column,class\n0,a,38,48,1\n1,a,3,4,0\n2,b,,,\n",
+    "pandas' NaN": HEAD + "a,38.0,48.0,1.0\na,3.0,4.0,0.0\nb,NaN,nan,NaN\n",
+    "no header": "a,38,48,1\na,3,4,0\nb,,,\n",
+    "semicolons": HEAD.replace(",", ";") + "a;38;48;1\na;3;4;0\nb;;;\n",
+    "semicolons and decimal commas": HEAD.replace(",", ";") + "a;38,0;48,0;1,0\na;3,0;4,0;0,0\nb;;;\n",
+    "tabs": HEAD.replace(",", "\t") + "a\t38\t48\t1\na\t3\t4\t0\nb\t\t\t\n",
+    "tabs, no header": "a\t38\t48\t1\na\t3\t4\t0\nb\t\t\t\n",
+    "blanks and capitals": "Slice, Row, Column, Class\na, 38, 48, 1\na , 3, 4, 0\nb, , ,\n",
+    "other columns, another order": "class,reader,column,row,slice\n1,x,48,38,a\n0,y,4,3,a\n,z,,,b\n",
+    "quoted, CRLF, byte-order mark": "\ufeff"
+    + '"slice","row","column","class"\r\n"a",38,48,1\r\n"a",3,4,0\r\n"b",,,\r\n',
+    "empty lines, one line twice": "\n" + HEAD + "a,38,48,1\n\na,38,48,1\na,3,4,0\nb,,,\n",
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_tables_as_programs_write_them_read_to_the_same_clicks(tmp_path, text):
+    (tmp_path / "c.csv").write_text(text, newline="")
+    assert read_points(tmp_path / "c.csv") == TRUTH
+
+
+@pytest.mark.parametrize("line", ["a,1e400,4,1", "a,inf,4,1", "a,38.5,4,1", "a,,4,1", "a;3;4;1", "a,3,4,"])
+def test_numbers_that_are_no_pixels_are_refused_with_their_line(tmp_path, line):
+    (tmp_path / "c.csv").write_text(f"{HEAD}a,1,1,1\n{line}\n")
+    with pytest.raises(InputError, match=r"c\.csv, line 3: .*whole numbers"):
+        read_points(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text("name,y,x,label\na,1,1,1\n")
+    with pytest.raises(InputError, match=r"c\.csv, line 1: name, y, x, label is not slice,row,column,class"):
+        read_points(tmp_path / "c.csv")
+
+
+def scribbled(size=512):
+    """Strokes three pixels wide in a mask of three regions and on its background."""
+    y, x = np.mgrid[:size, :size] / size
+    mask = np.zeros((size, size), np.uint8)
+    for k, (row, column, radius) in enumerate([(0.3, 0.3, 0.12), (0.35, 0.7, 0.15), (0.7, 0.5, 0.18)]):
+        mask[np.hypot(y - row, x - column) < radius] = k % 2 + 1
+    near = np.abs(np.sin(40 * x + 7 * y)) < 0.25
+    return mask, np.where(near, mask, IGNORE).astype(np.uint8)
+
+
+def test_strokes_are_resized_by_vote_and_not_smeared():
+    mask, strokes = scribbled()
+    small = resize_points(strokes, (96, 96))
+    at = ((np.arange(96) + 0.5) * 512 / 96).astype(int)
+    annotated = small != IGNORE
+    share = (small != mask[np.ix_(at, at)])[annotated].mean()
+    assert annotated.mean() > 0.2
+    assert share < 0.03
+    assert set(np.unique(small)) == {0, 1, 2, IGNORE}
+
+
+def test_a_stroke_that_others_outvote_keeps_a_pixel():
+    strokes = np.zeros((40, 40), np.uint8)
+    strokes[20, 20:22] = 1
+    small = resize_points(strokes, (4, 4))
+    assert (small == 0).all() or (small == 1).sum() == 1
+    strokes[0, 0] = IGNORE
+    strokes[:10, :10] = IGNORE
+    assert (resize_points(strokes, (4, 4)) == 1).sum() == 1
+
+
+def test_a_lone_click_among_many_of_the_background_stays_where_it_was_made():
+    points = np.full((64, 64), IGNORE, np.uint8)
+    points[:30] = 0
+    points[17, 23] = IGNORE
+    points[16:19, 22:25] = IGNORE
+    points[17, 23] = 1
+    assert np.argwhere(resize_points(points, (16, 16)) == 1).tolist() == [[4, 5]]
+
+
+def test_more_clicks_than_pixels_fill_them(tmp_path):
+    points = np.full((64, 64), IGNORE, np.uint8)
+    points[::2, ::2] = 1
+    assert (resize_points(points, (16, 16)) == 1).all()

@@ -1,6 +1,8 @@
 """Which points each slice of a store gets, made once for all training slices."""
 
+import difflib
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 
 from cbseg.data.store import SliceStore
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.points import IGNORE, place_points, read_points, resize_points, sample_points
+from cbseg.points import IGNORE, Click, place_points, read_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
+
+log = logging.getLogger(__name__)
 
 Mask = NDArray[np.uint8]
 
@@ -52,14 +56,17 @@ class PointAnnotator:
         self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
         check_choice("data.annotate.points_on", points_on, ["native", "resized"])
         self.points_on, self.num_classes, self.file = points_on, num_classes, file
-        self.clicks = None if file is None else read_points(Path(file))
+        self.clicks = None if file is None else read_points(Path(file).expanduser())
+        self._reviewed: set[Path] = set()
 
     def __call__(self, store: SliceStore, i: int) -> Mask:
         """The points of slice ``i`` at training size, (H, W) uint8.
 
         Raises:
-            InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist.
+            InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist; or
+                as :meth:`review`.
         """
+        self.review(store)
         item = store.slices[i]
         if self.clicks is None:
             seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
@@ -84,6 +91,32 @@ class PointAnnotator:
             )
         return resize_points(points, store.images.shape[1:])
 
+    def review(self, store: SliceStore) -> None:
+        """Compare people's clicks with the store's slices, once, and with the masks of those where one was drawn.
+
+        Raises:
+            InputError: If a slice does not exist, or the clicks fit the masks with row and column swapped alone.
+        """
+        if self.clicks is None or store.folder in self._reviewed:
+            return
+        self._reviewed.add(store.folder)
+        places = {item.name: i for i, item in enumerate(store.slices)}
+        if unknown := [name for name in self.clicks if name not in places]:
+            near = difflib.get_close_matches(unknown[0], places, 1) or list(places)[:1]
+            raise InputError(
+                f"{self.file}: names {len(unknown)} slice(s) that do not exist, such as {unknown[0]}; slices are named "
+                f"as {near[0]} is: correct the names, or check data.root"
+            )
+        fits = [_fits(clicks, store.native_mask(places[name])) for name, clicks in self.clicks.items() if clicks]
+        infected, direct, swapped = np.concatenate([*fits, np.empty((0, 3), bool)]).T
+        wrong = int((~direct).sum())
+        if not wrong:
+            return
+        found = f"{self.file}: {wrong} of {len(direct)} clicks contradict the masks that are drawn"
+        if infected.any() and direct[infected].mean() < 0.5 and swapped[infected].all():
+            raise InputError(f"{found}, and on infection none does with row and column swapped; swap the two columns")
+        log.warning("%s; check their slices, rows and columns, and classes", found)
+
     @property
     def settings(self) -> str:
         """All that decides the points beside the store."""
@@ -93,6 +126,24 @@ class PointAnnotator:
     def covers(self, store: SliceStore, i: int) -> bool:
         """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
         return self.clicks is None or store.slices[i].name in self.clicks
+
+
+def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:
+    """Whether each click lies on infection's class, fits the mask, and fits it with row and column swapped.
+
+    Shape:
+        - output: :math:`(N, 3)`, of the clicks within the slice; none where nothing is drawn.
+    """
+    rows, columns, classes = np.array(clicks).T
+    if not mask.any():
+        return np.empty((0, 3), bool)
+
+    def fits(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        within = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+        known = np.where(within, mask[rows * within, columns * within], IGNORE)
+        return known == classes
+
+    return np.stack([classes > 0, fits(rows, columns), fits(columns, rows)], axis=1)
 
 
 def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> Mask:
@@ -109,6 +160,7 @@ def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnn
     Raises:
         InputError: If a slice cannot be annotated, or the file cannot be written.
     """
+    annotate.review(store)
     key = hashlib.sha256(repr((list(indices), annotate.settings)).encode()).hexdigest()[:12]
     path = store.folder / f"points-{key}.u8"
     shape = (len(indices), *store.images.shape[1:])

@@ -1,5 +1,6 @@
 """COVID-19-A (paper §4.1.1): 98 axial slices in COVID-SemiSeg's layout, JPEG images and PNG masks paired by stem."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,12 @@ def _pair(folder: Path, subset: str) -> list[SliceScan]:
             raise InputError(
                 f"{have[lonely[0]]}{others}: has no {what}; add {place / lonely[0]}.png or remove the file"
             )
-    return [SliceScan(f"{subset}-{stem}", subset, images[stem], masks[stem]) for stem in sorted(images)]
+    return [SliceScan(f"{subset}-{_readable(stem)}", subset, images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _readable(stem: str) -> str:
+    """A name that can be printed and written, also where its bytes are no UTF-8."""
+    return os.fsencode(stem).decode(errors="backslashreplace")
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

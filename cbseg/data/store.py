@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -76,15 +77,18 @@ class SliceStore:
         index = json.loads((folder / _INDEX).read_text())
         self.slices = [SliceInfo(**{**item, "shape": tuple(item["shape"])}) for item in index["slices"]]
         shape = (len(self.slices), *index["image_size"])
-        try:
-            self.images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
-            self.masks = np.memmap(folder / _MASKS, np.uint8, "r", shape=shape)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{folder}: is damaged ({error}); delete the folder, it is then built anew") from error
-        self._native = np.memmap(folder / _NATIVE, np.uint8, "r")
         last = self.slices[-1]
-        if self._native.size != last.offset + last.shape[0] * last.shape[1]:
-            raise InputError(f"{folder}: is damaged ({_NATIVE} has another size than {_INDEX} says); delete it")
+        sizes = {_IMAGES: math.prod(shape), _MASKS: math.prod(shape), _NATIVE: last.offset + math.prod(last.shape)}
+        for name, size in sizes.items():
+            found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+            if found != size:
+                raise InputError(
+                    f"{folder}: is damaged ({name} has {found} bytes, {_INDEX} says {size}); delete the folder, it is "
+                    "then built anew"
+                )
+        self.images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
+        self.masks = np.memmap(folder / _MASKS, np.uint8, "r", shape=shape)
+        self._native = np.memmap(folder / _NATIVE, np.uint8, "r")
 
     def native_mask(self, i: int) -> NDArray[np.uint8]:
         """The mask of slice ``i`` at its native size.
@@ -153,7 +157,7 @@ def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
     for scan in scans:
         digest.update(repr((scan.name, scan.subset, scan.settings)).encode())
         for path in scan.files:
-            digest.update(path.name.encode())  # names pair images and masks, and number slices
+            digest.update(os.fsencode(path.name))  # names pair images and masks, and number slices
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -195,6 +199,11 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
     with contextlib.ExitStack() as stack:
         images, masks, native = (stack.enter_context(part.with_name(part.name + name).open("wb")) for name in _ARRAYS)
         for position, (name, image, mask) in enumerate(scan.read()):
+            if image.ndim != 2 or image.shape != mask.shape or not image.dtype == mask.dtype == np.uint8:
+                raise InputError(
+                    f"{scan.files[0]}: slice {name} is {image.shape} {image.dtype}, its mask {mask.shape} "
+                    f"{mask.dtype}; both have rows × columns of 8 bits"
+                )
             images.write(resized(image, image_size).tobytes())
             masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
             native.write(mask.tobytes())

@@ -18,6 +18,7 @@ from PIL import Image
 from cbseg.data import covid_b, phantom
 from cbseg.data import store as store_module
 from cbseg.data.covid_a import FOLDERS, find_scans
+from cbseg.data.scans import SliceData
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
 
@@ -164,3 +165,39 @@ def test_processes_that_prepare_at_once_build_once(covid_a, tmp_path):
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     (folder,) = tmp_path.glob("covidA-*/")
     assert len(json.loads((folder / "index.json").read_text())["slices"]) == 16
+
+
+@pytest.mark.parametrize("name", ["images.u8", "masks.u8", "native_masks.u8"])
+def test_a_store_with_more_in_a_file_than_its_index_says_is_refused(covid_a, tmp_path, name):
+    folder = prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")
+    with (folder / name).open("ab") as file:
+        file.write(bytes(48 * 64))
+    with pytest.raises(InputError, match=rf"is damaged \({name} has .*delete"):
+        SliceStore(folder)
+
+
+class Coloured:
+    """A scan whose slices have three channels."""
+
+    name, subset, settings, files = "colour", "", "", ()
+
+    def read(self):
+        yield SliceData("colour-0", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+
+
+def test_slices_that_are_not_rows_by_columns_never_enter_a_store(tmp_path):
+    scan = Coloured()
+    scan.files = (tmp_path / "colour.dcm",)
+    scan.files[0].write_bytes(b"")
+    with pytest.raises(InputError, match=r"colour\.dcm: slice colour-0 is \(8, 8, 3\).*rows × columns"):
+        prepare([scan], SIZE, tmp_path / "store", "covidA")
+
+
+def test_names_that_are_no_utf_8_are_prepared(covid_a, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(covid_a, root)
+    for folder, suffix in (("Imgs", "jpg"), ("GT", "png")):
+        path = root / "Dataset" / FOLDERS["train"] / folder / f"3.{suffix}"
+        path.rename(path.with_name(os.fsdecode(b"M\xfcller." + suffix.encode())))
+    store = SliceStore(prepare(find_scans(root), SIZE, tmp_path, "covidA"))
+    assert r"train-M\xfcller" in [item.name for item in store.slices]

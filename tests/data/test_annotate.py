@@ -1,0 +1,76 @@
+"""People's clicks against the slices and the masks that are there."""
+
+import numpy as np
+import pytest
+
+from cbseg.data.annotate import PointAnnotator
+from cbseg.data.covid_a import find_scans
+from cbseg.data.store import SliceStore, prepare
+from cbseg.errors import InputError
+from cbseg.points import sample_points
+
+
+@pytest.fixture(scope="module")
+def prepared(covid_a, tmp_path_factory):
+    return SliceStore(prepare(find_scans(covid_a), (48, 64), tmp_path_factory.mktemp("store"), "covidA"))
+
+
+@pytest.fixture
+def annotator(tmp_path):
+    """An annotator by a file of these clicks: (slice, row, column, class)."""
+
+    def one(clicks):
+        lines = ["slice,row,column,class", *(",".join(map(str, click)) for click in clicks)]
+        (tmp_path / "clicks.csv").write_text("\n".join(lines))
+        return PointAnnotator("distance_transform", 0, True, "background", 2, str(tmp_path / "clicks.csv"))
+
+    return one
+
+
+def true_clicks(store):
+    """A right click on each region, and as many on the background."""
+    for i, item in enumerate(store.slices):
+        points = sample_points(store.native_mask(i))
+        for row, column in np.argwhere(points < 2):
+            yield item.name, int(row), int(column), int(points[row, column])
+
+
+def test_right_clicks_are_taken_without_a_word(prepared, annotator, caplog):
+    annotator(true_clicks(prepared)).review(prepared)
+    assert not caplog.text
+
+
+def test_rows_and_columns_swapped_are_refused(prepared, annotator):
+    swapped = [(name, column, row, value) for name, row, column, value in true_clicks(prepared)]
+    with pytest.raises(InputError, match=r"clicks\.csv: \d+ of \d+ clicks contradict.*row and column swapped"):
+        annotator(swapped).review(prepared)
+    annotate = annotator([next(click for click in swapped if click[3] and not fits(prepared, click))])
+    with pytest.raises(InputError, match="1 of 1 clicks contradict"):
+        annotate(prepared, 0)
+
+
+def fits(store, click):
+    name, row, column, value = click
+    i = next(i for i, item in enumerate(store.slices) if item.name == name)
+    mask = store.native_mask(i)
+    return row < mask.shape[0] and column < mask.shape[1] and mask[row, column] == value
+
+
+def test_clicks_that_contradict_the_drawn_masks_are_counted(prepared, annotator, caplog):
+    clicks = list(true_clicks(prepared))
+    wrong = [(name, row, column, 1 - value) for name, row, column, value in clicks[:3]]
+    annotator(wrong + clicks[3:]).review(prepared)
+    assert f"clicks.csv: 3 of {len(clicks)} clicks contradict the masks that are drawn" in caplog.text
+
+
+def test_a_slice_that_does_not_exist_is_refused_with_one_that_does(prepared, annotator):
+    with pytest.raises(InputError, match=r"names 1 slice\(s\) that do not exist, such as train-03; .*as train-\d"):
+        annotator([*true_clicks(prepared), ("train-03", 1, 1, 1)]).review(prepared)
+
+
+def test_a_click_outside_its_slice_says_whether_it_fits_swapped(prepared, annotator):
+    height, width = prepared.slices[0].shape
+    assert height != width
+    row, column = (height, 1) if height < width else (1, width)
+    with pytest.raises(InputError, match=r"lies outside .* rows × .* columns; are row and column swapped\?"):
+        annotator([(prepared.slices[0].name, row, column, 0)])(prepared, 0)
