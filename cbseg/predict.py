@@ -1,13 +1,15 @@
 """Segment new CT with a trained run: ``python -m cbseg.predict <run's folder> <CT> … --out <folder>``.
 
-A CT is a NIfTI file, a folder with one DICOM series, or an 8-bit picture of an axial slice. Labels of a volume are
-written as NIfTI that lies where the volume lies, those of a picture as PNG; ``predictions.csv`` has a row for each.
+A CT is a NIfTI file, a folder with one DICOM series, or an 8-bit picture of an axial slice; see
+:func:`cbseg.data.inputs.list_cts`. Labels of a volume are written as NIfTI that lies where the volume lies, and holds
+nothing else of it, those of a picture as PNG; ``predictions.csv`` has a row for each.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import logging
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +23,10 @@ from PIL import Image
 from rich.progress import track
 
 from cbseg.data.datamodule import height_and_width, normalise
-from cbseg.data.dicom import DicomSeries, dicom_files
-from cbseg.data.nifti import NiftiVolume
-from cbseg.data.scans import PICTURES, read_grey
+from cbseg.data.inputs import CT, list_cts, open_volume
+from cbseg.data.scans import is_picture, read_grey
 from cbseg.data.store import resized
-from cbseg.data.volumes import grey_window, window_to_uint8
+from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
 from cbseg.models.weights import damage_refused
@@ -98,7 +99,7 @@ class Predictor:
                 classes.append(predict_mask(logits, image.shape).to(torch.uint8).cpu().numpy())
         return np.stack(classes)
 
-    def volume(self, volume: NiftiVolume | DicomSeries) -> Labels:
+    def volume(self, volume: Volume) -> Labels:
         """Classes of a volume's slices from foot to head, (S, H, W) uint8.
 
         Raises:
@@ -114,13 +115,13 @@ class Predictor:
         return self.slices(volume.shape[0], lambda k: window_to_uint8(volume.slice(k), window))
 
 
-def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
+def predict(predictor: Predictor, ct: CT, out: Path) -> dict[str, Any]:
     """Segment one CT, and write its labels and its row of ``predictions.csv``.
 
     Args:
         predictor: The network.
-        path: A NIfTI file, a DICOM series' folder, or a picture.
-        out: The folder for the labels, which are named as the CT is; it exists.
+        ct: A NIfTI file, a DICOM file or a series' folder, or a picture.
+        out: The folder for the labels; it exists.
 
     Returns:
         The row: ``regions`` are 8-connected components, counted slice by slice; ``volume_ml`` is that of the infection.
@@ -128,23 +129,21 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
     Raises:
         InputError: If the CT cannot be read, its labels are there already, or they cannot be written. None are then.
     """
-    is_picture = path.suffix.lower() in PICTURES
-    name = path.name if path.name.strip(".") else path.resolve().name  # of a link its own
-    written = out / (f"{path.stem}.png" if is_picture else re.sub(r"(\.nii(\.gz)?)?$", ".nii.gz", name, count=1))
+    written = out / ct.labels
     if written.exists():
-        raise InputError(f"{written}: is there already; move it, or give another folder with --out")
+        raise InputError(f"{written}: is there already; move it, give another folder with --out, or rename the CT")
     millilitres: float | None = None
-    if is_picture:
-        grey = read_grey(path)
+    if is_picture(ct.path):
+        grey = read_grey(ct.path)
         labels = predictor.slices(1, lambda k: grey)
         write: Callable[[Path], Any] = Image.fromarray(labels[0] * (255 // (predictor.num_classes - 1))).save
     else:
-        volume = _open(path)
+        volume = open_volume(ct.path)
         labels = predictor.volume(volume)
         write = volume.to_nifti(labels).to_filename
         millilitres = round(np.count_nonzero(labels) * float(np.prod(volume.spacing)) / 1000, 3)
     row = {
-        "ct": str(path),
+        "ct": str(ct.path),
         "labels": str(written),
         "slices": len(labels),
         "infected_slices": np.count_nonzero(labels.any((1, 2))),
@@ -153,40 +152,53 @@ def predict(predictor: Predictor, path: Path, out: Path) -> dict[str, Any]:
         "volume_ml": millilitres,
         "run": str(predictor.run),
     }
-    part = out / f".part-{written.name}"
+    part = written.with_name(f".part-{written.name}")
     try:
+        written.parent.mkdir(parents=True, exist_ok=True)
         write(part)
-        with (out / SUMMARY).open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if not file.tell():
-                writer.writeheader()
-            writer.writerow(row)
+        _append(out / SUMMARY, row)
         part.replace(written)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{out}: {written.name} or {SUMMARY} cannot be written ({error.strerror})") from error
+        raise InputError(f"{out}: {ct.labels} or {SUMMARY} cannot be written ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return row
 
 
-def _open(path: Path) -> NiftiVolume | DicomSeries:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.is_dir():
-        series = DicomSeries(dicom_files(path), str(path))
-        series.require_grid()
-        return series
-    if path.name.endswith((".nii", ".nii.gz")):
-        return NiftiVolume(path)
-    raise InputError(f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM series' folder, or a picture (.png, .jpg)")
+def _append(table: Path, row: dict[str, Any]) -> None:
+    """Add a row to a CSV file, in which no name is one that a spreadsheet would execute."""
+    with table.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.DictWriter(file, list(row), quoting=csv.QUOTE_NONNUMERIC)
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow({key: _harmless(value) if isinstance(value, str) else value for key, value in row.items()})
+
+
+def _harmless(text: str) -> str:
+    """Make text of what a spreadsheet would take for a formula.
+
+    >>> _harmless("=cmd|' /C calc'!A0"), _harmless("ct/1.nii.gz")
+    ("'=cmd|' /C calc'!A0", 'ct/1.nii.gz')
+    """
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in tuple("\t\r\n") else text
 
 
 def main() -> None:
-    """The command line; a CT that cannot be segmented is named, the others are, and the exit code is 1."""
+    """Run the command line; a CT that cannot be segmented is named, the others are, and the exit code is 1."""
     parser = argparse.ArgumentParser(description="Segment new CT with a trained run. Not for diagnosis.")
     parser.add_argument("run", type=Path, help="the run's folder, runs/<data>/<loss>/seed<k>")
-    parser.add_argument("ct", type=Path, nargs="+", help="NIfTI files, folders with a DICOM series each, or pictures")
+    parser.add_argument(
+        "ct",
+        type=Path,
+        nargs="+",
+        help="NIfTI or DICOM files, pictures, folders with a DICOM series each, or folders of NIfTI files or pictures",
+    )
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="where labels go (default: predictions)")
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     keep_freed_memory()
     try:
         predictor = Predictor(arguments.run)
@@ -196,12 +208,14 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {arguments.out}: cannot be made ({error.strerror}); give another folder with --out")
     failed = 0
-    for path in arguments.ct:
+    cts = list_cts(arguments.ct)
+    for ct in cts:
         try:
-            row = predict(predictor, path, arguments.out)
-        except InputError as error:
+            row = predict(predictor, ct, arguments.out)
+        except Exception as error:  # whatever it is, it is this CT's, and the others go on
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            message = str(error) if isinstance(error, InputError) else f"{ct.path}: {type(error).__name__}: {error}"
+            print(f"error: {message}", file=sys.stderr)
             continue
         volume = "" if row["volume_ml"] is None else f", {row['volume_ml']:.1f} ml"
         print(
@@ -209,7 +223,7 @@ def main() -> None:
             f"{row['regions']} regions{volume}",
             flush=True,
         )
-    sys.exit(f"{failed} of {len(arguments.ct)} could not be segmented" if failed else 0)
+    sys.exit(f"{failed} of {len(cts)} could not be segmented" if failed else 0)
 
 
 if __name__ == "__main__":

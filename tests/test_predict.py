@@ -1,17 +1,25 @@
 """Predictions for new CT: those of the run's test, whatever a CT is stored as; and one clear error for what is none."""
 
 import csv
+import gzip
+import os
+import struct
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
 from cbseg import predict as predict_module
+from cbseg.config import Job
 from cbseg.data import phantom
+from cbseg.data.inputs import CT
 from cbseg.data.volumes import window_to_uint8
+from cbseg.training import run as train_run
 
 TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
 
@@ -136,3 +144,121 @@ def test_a_folder_that_is_no_run_and_a_run_on_slices_read_in_another_way_are_ref
     _, code = segment(run, "ct.nii.gz")
     assert "data.find_scans.intensity=released" in code
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def chest():
+    """HU of a phantom, from foot to head."""
+    return phantom.draw_volume(4, 1, slices=21, size=64)[0]
+
+
+@pytest.fixture(scope="module")
+def on_volumes(tmp_path_factory):
+    """A run on volumes whose network is as it began."""
+    folder = tmp_path_factory.mktemp("volumes")
+    phantom.generate(folder / "covidB", "covidB", scans=3, seed=4, size=32)
+    split = ["data.split.train=1", "data.split.val=1", "data.split.test=1"]
+    settings = ["experiment=demo", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
+    data = ["data=covidB_sep", "data.generate=null", f"data.root={folder / 'covidB'}", "data.image_size=64", *split]
+    return train_run(Job.of([*settings, *data, "loss=full", f"runs={folder / 'runs'}", f"store={folder / 'store'}"]))
+
+
+def save(path, hu, **header):
+    image = nib.Nifti1Image(np.ascontiguousarray(hu.transpose(2, 1, 0)), np.diag([-2.0, -3.0, 4.0, 1.0]))
+    for key, value in header.items():
+        image.header[key] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def test_nothing_of_the_patient_goes_along_with_the_labels(on_volumes, chest, segment, tmp_path):
+    secret = {key: "DOE^JANE" for key in ("descrip", "aux_file", "intent_name", "db_name")}
+    image = nib.Nifti1Image(chest.transpose(2, 1, 0), np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JANE 1970"))
+    for key, value in secret.items():
+        image.header[key] = value
+    image.set_qform(image.affine, 1)
+    nib.save(image, tmp_path / "ct.nii")
+    assert b"DOE" in (tmp_path / "ct.nii").read_bytes()
+    assert segment(on_volumes, tmp_path / "ct.nii")[1] == 0
+    assert b"DOE" not in gzip.decompress((tmp_path / "out/ct.nii.gz").read_bytes())
+    labels = nib.load(tmp_path / "out/ct.nii.gz")
+    assert (labels.affine == image.affine).all()
+    assert labels.header["qform_code"] == 1
+
+
+def test_values_that_are_no_hu_are_that_cts_error_and_the_others_go_on(on_volumes, chest, segment, tmp_path):
+    raw, good = save(tmp_path / "raw.nii.gz", chest - 0.5 + 1024), save(tmp_path / "good.nii.gz", chest)
+    broken = save(tmp_path / "broken.nii", chest)
+    content = bytearray(broken.read_bytes())
+    content[112:120] = struct.pack("<2f", 1, float("nan"))
+    broken.write_bytes(content)
+    printed, code = segment(on_volumes, raw, broken, good)
+    assert code == "2 of 3 could not be segmented"
+    assert f"error: {raw}: holds values" in printed or f"error: {raw}: its values" in printed
+    assert f"error: {broken}: not a readable NIfTI file" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "predictions.csv"}
+
+
+def test_any_error_is_that_cts_and_leaves_nothing(on_volumes, chest, segment, tmp_path, monkeypatch):
+    bad, good = save(tmp_path / "bad.nii.gz", chest), save(tmp_path / "good.nii.gz", chest)
+    real = predict_module._append
+
+    def failing(table, row):
+        if "bad" in row["ct"]:
+            raise RuntimeError("out of memory")
+        real(table, row)
+
+    monkeypatch.setattr(predict_module, "_append", failing)
+    printed, code = segment(on_volumes, bad, good)
+    assert code == "1 of 2 could not be segmented"
+    assert f"error: {bad}: RuntimeError: out of memory" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "predictions.csv"}
+
+
+def test_equal_names_are_mirrored_and_names_that_are_no_utf_8_are_written(on_volumes, chest, segment, tmp_path):
+    first, second = (save(tmp_path / f"s{k}/ct.nii.gz", chest[k:]) for k in range(2))
+    assert segment(on_volumes, first, second)[1] == 0
+    assert [nib.load(tmp_path / f"out/s{k}/ct.nii.gz").shape[2] for k in range(2)] == [21, 20]
+    strange = first.rename(tmp_path / os.fsdecode(b"M\xfcller.nii.gz"))
+    printed, code = segment(on_volumes, strange)
+    assert code == 0
+    assert "M\\udcfcller.nii.gz: infection in" in printed
+    assert (tmp_path / "out" / strange.name).is_file()
+    assert not list((tmp_path / "out").rglob(".part*"))
+    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").open(encoding="utf-8")))
+    assert [row["labels"].split("/")[-1] for row in rows] == ["ct.nii.gz", "ct.nii.gz", "M\\udcfcller.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["=cmd|' C calc'!A0", "@SUM(1+1)*cmd", "+1", "-2+3", "a;=1+1", "\t=1"])
+def test_no_cell_of_the_table_is_one_that_a_spreadsheet_executes(on_volumes, chest, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ct = save(tmp_path / "x.nii.gz", chest).rename(tmp_path / f"{name}.nii.gz")
+    predict_module.predict(predict_module.Predictor(on_volumes), CT(Path(ct.name), Path("labels.nii.gz")), Path())
+    for separator in ",;":
+        with Path("predictions.csv").open(encoding="utf-8") as file:
+            rows = list(csv.reader(file, delimiter=separator))
+        for row in rows:
+            assert not any(cell.lstrip()[:1] in tuple("=+-@") for cell in row)
+
+
+def test_distances_that_are_uneven_are_refused_and_even_ones_give_the_files_own_millilitres(
+    on_volumes, chest, segment, tmp_path
+):
+    root = tmp_path / "covidB"
+    phantom.generate(root, "covidB", scans=1, seed=4, size=64)
+    series = root / "OpenSourceDCMs/DCM1"
+    assert segment(on_volumes, series)[1] == 0
+    labels = nib.load(tmp_path / "out/DCM1.nii.gz")
+    row = next(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+    voxel = abs(np.linalg.det(labels.affine[:3, :3]))
+    assert float(row["volume_ml"]) == pytest.approx(labels.get_fdata().sum() * voxel / 1000, abs=1e-3)
+    for path in series.iterdir():
+        dataset = pydicom.dcmread(path)
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, round(z + max(z - 150, 0) * 0.4, 3)]
+        dataset.save_as(path)
+    printed, code = segment(on_volumes, series.rename(root / "uneven"))
+    assert code == "1 of 1 could not be segmented"
+    assert "uneven: its slices do not lie on one even grid" in printed

@@ -74,7 +74,7 @@ class DicomSeries:
         if (steps < 1e-3).any():
             self._refuse_doubles(steps)
         usual = float(np.median(steps))
-        gaps = steps > _GAP * usual
+        gaps = (steps > _GAP * usual) & (np.abs(steps / usual - np.round(steps / usual)) < 1 - _GAP / 2)
         planned = np.convolve(gaps, [1, 1]).max() > 1  # two wide steps in a row: another distance, and nothing missing
         if gaps.any() and not planned:
             k = int(gaps.argmax())

@@ -1,0 +1,88 @@
+"""The CTs that a user names, in whatever form they lie there, and what the labels of each are called."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydicom.misc import is_dicom
+
+from cbseg.data.dicom import DicomSeries, dicom_files
+from cbseg.data.nifti import SUFFIXES, NiftiVolume, is_nifti
+from cbseg.data.reading import reading
+from cbseg.data.scans import is_picture
+from cbseg.errors import InputError
+
+_DICOM = (".dcm", ".dicom", ".ima")
+
+
+class CT(NamedTuple):
+    """A file, or a folder with a DICOM series: ``labels`` is where its labels go below the output folder."""
+
+    path: Path
+    labels: Path
+
+
+def list_cts(paths: Iterable[Path]) -> list[CT]:
+    """List the CTs at some paths.
+
+    Labels are named as their CT is. Where two would have one name, the folders of all are mirrored.
+
+    Args:
+        paths: NIfTI files, DICOM files, pictures, folders with a DICOM series each, or folders of NIfTI files or
+            pictures, each of which is then a CT. What is not there is listed too, for :func:`open_volume` to name it.
+    """
+    found = [CT(path, labels) for given in paths for path, labels in _expanded(given)]
+    if max(Counter(ct.labels for ct in found).values(), default=1) == 1:
+        return found
+    folders = [Path(os.path.abspath(ct.path)).parent for ct in found]  # noqa: PTH100 - resolve() would follow links
+    common = os.path.commonpath(folders)
+    return [CT(ct.path, folder.relative_to(common) / ct.labels.name) for ct, folder in zip(found, folders, strict=True)]
+
+
+def _expanded(given: Path) -> Iterator[tuple[Path, Path]]:
+    """A path's CTs, each with the place of its labels."""
+    name = given.name if given.name.strip(".") else given.resolve().name  # of a link its own
+    try:
+        files = dicom_files(given) if given.is_dir() else []
+    except InputError:  # whoever opens it says so
+        files = []
+    each = [path for path in files if is_nifti(path) or is_picture(path)]
+    if not each or any(_is_dicom(path) for path in files if path not in each):
+        yield given, Path(_label_name(name))
+    else:
+        for path in each:
+            inside = path.relative_to(given)
+            yield path, Path(name) / inside.with_name(_label_name(path.name))
+
+
+def _label_name(name: str) -> str:
+    if is_picture(Path(name)):
+        return f"{Path(name).stem}.png"
+    suffix = next((suffix for suffix in (*SUFFIXES[::-1], *_DICOM) if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)] + ".nii.gz"
+
+
+def open_volume(path: Path) -> NiftiVolume | DicomSeries:
+    """Open a NIfTI file, a DICOM file or a folder with a DICOM series, for labels to be written on its grid.
+
+    Raises:
+        InputError: If it is none of these, cannot be read, or its slices lie on no even grid.
+    """
+    with reading(path, advice="check the path and its permissions"):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        if path.is_file() and is_nifti(path):
+            return NiftiVolume(path)
+        if path.is_dir() or _is_dicom(path):
+            series = DicomSeries(dicom_files(path) if path.is_dir() else [path], str(path))
+            series.require_grid()
+            return series
+    raise InputError(
+        f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM file or a series' folder, or a picture (.png, .jpg)"
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.suffix.lower() in _DICOM or is_dicom(path)
