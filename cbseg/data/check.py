@@ -5,6 +5,7 @@ that cannot be read; and writes a contact sheet with mask outlines.
 """
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from omegaconf.errors import OmegaConfBaseException
 
 from cbseg.config import build, compose
 from cbseg.data.scans import Scan, SliceData
@@ -116,13 +118,28 @@ def _contact_sheet(pictures: Sequence[tuple[Scan, SliceData]]) -> Figure:
     return figure
 
 
+def _what_to_quote(error: Exception) -> str:
+    """Say what to do about a value that Hydra could not read, such as a folder's name."""
+    if isinstance(error, OverrideParseException) or "Ambiguous value" in str(error):
+        return (
+            """\nA value with brackets, commas, ~ or letters beyond a-z is quoted twice: 'data.root="/data/CT (1)"'"""
+        )
+    if isinstance(error, OmegaConfBaseException):
+        return (
+            "\nWhat stands in ${…} is taken for another key: a folder with such a name is to be renamed, or linked to"
+        )
+    return ""
+
+
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Check a dataset before training on it.")
     parser.add_argument("data", help="a data config, such as covidA or covidB_sep")
     parser.add_argument("overrides", nargs="*", help="such as data.root=<folder> or experiment=demo")
     parser.add_argument("--sheet", type=Path, help="the contact sheet's file (default: check-<data>.png)")
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stdout)
     if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
         sys.exit(f"error: --sheet {arguments.sheet}: no such folder; make it first")
@@ -133,8 +150,8 @@ def main() -> None:
         for line in check(build(config.data, "data"), sheet):
             problems += line.startswith("problem:")
             print(line, flush=True)
-    except (InputError, ConfigCompositionException, OverrideParseException) as error:
-        sys.exit(f"error: {error}")
+    except (InputError, ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {error}{_what_to_quote(error)}")
     sys.exit(f"{problems} problem(s)" if problems else 0)
 
 

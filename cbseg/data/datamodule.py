@@ -196,9 +196,9 @@ class SliceDataModule(pl.LightningDataModule):
         check_whole("data.batch_size", batch_size, least=1)
         check_whole("data.num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
-        if generate is None and not Path(root).is_dir():
-            raise InputError(explain_missing({Path(root): name}))
-        self.dataset, self.root, self.store_root = name, Path(root), Path(store)
+        self.dataset, self.root, self.store_root = name, Path(root).expanduser(), Path(store).expanduser()
+        if generate is None and not self.root.is_dir():
+            raise InputError(explain_missing({self.root: name}))
         self.find_scans, self.split_slices, self.annotate, self.generate = (
             find_scans,
             split,

@@ -159,7 +159,7 @@ def _load(path: Path) -> Any:
     for kind in (_Image1, _Image2):
         fits, sniff = kind.path_maybe_image(path, sniff)
         if fits:
-            return kind.from_filename(path)
+            return kind.from_file_map(kind.make_file_map({"image": str(path)}))  # whatever case its suffix has
     raise ValueError("its header is not that of a NIfTI file")
 
 

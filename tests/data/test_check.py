@@ -1,7 +1,9 @@
 """The check: what it finds, every problem at once, and the contact sheet."""
 
+import re
 import shutil
 
+import pydicom
 import pytest
 
 from cbseg.config import build, compose
@@ -52,3 +54,41 @@ def test_a_data_config_that_does_not_exist_ends_with_those_that_do(monkeypatch):
 def test_a_folder_without_the_dataset_is_a_problem(tmp_path):
     assert lines("covidC_sep", tmp_path, tmp_path / "sheet.png")[0].startswith("problem:")
     assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("~/ct", "quoted twice: 'data.root="),
+        ("/data/CT (1)", "quoted twice: 'data.root="),
+        ("/home/müller/ct", "quoted twice: 'data.root="),
+        ("/data/[x]", "quoted twice: 'data.root="),
+        ("/data/a,b", "quoted twice: 'data.root="),
+        ("/data/${b}", "folder with such a name is to be renamed"),
+    ],
+)
+def test_a_root_that_hydra_cannot_read_says_what_to_quote(monkeypatch, root, message):
+    monkeypatch.setattr("sys.argv", ["cbseg.data.check", "covidC_mixed", f"data.root={root}"])
+    with pytest.raises(SystemExit, match=rf"(?s)error: .*{re.escape(message)}"):
+        main()
+
+
+@pytest.mark.parametrize("name", ["CT (1)", "müller [x], y"])
+def test_a_quoted_root_of_any_name_is_found(drawn, tmp_path, name, monkeypatch):
+    shutil.copytree(drawn, tmp_path / name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for root in (tmp_path / name, f"~/{name}"):
+        report = lines("covidB_sep", f'"{root}"', tmp_path / "sheet.png")
+        assert report[9].startswith("in all 9 scans, 193 slices")
+
+
+def test_values_that_are_no_hu_are_a_problem(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "covidB")
+    for path in (tmp_path / "covidB/OpenSourceDCMs/DCM3").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.RescaleIntercept = -2048
+        dataset.save_as(path)
+    problems = [line for line in lines("covidB_sep", tmp_path / "covidB", tmp_path / "s.png") if "problem" in line]
+    assert len(problems) == 2  # and the split lacks a scan
+    assert "DCM3: its values -1024" in problems[0]
+    assert "are no HU" in problems[0]

@@ -1,6 +1,8 @@
 """NIfTI volumes: one canonical orientation, lazy slices, and every kind of bad file."""
 
+import gzip
 import itertools
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -162,3 +164,123 @@ def test_the_real_volume_reads_to_what_nibabel_gives(shared):
     assert read.spacing == pytest.approx((1.5, 1.5, 1.5))
     for k in range(0, 112, 10):
         assert (read.slice(k) == np.maximum(direct[:, :, k].T, AIR)).all()
+
+
+def patched(path, at, data):
+    """Overwrite bytes of a header."""
+    zipped = path.suffix == ".gz"
+    content = bytearray(gzip.decompress(path.read_bytes()) if zipped else path.read_bytes())
+    content[at : at + len(data)] = data
+    path.write_bytes(gzip.compress(bytes(content)) if zipped else bytes(content))
+    return path
+
+
+@pytest.mark.parametrize("excess", [1e-7, 1e-6, 2e-5])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_quaternion_that_rounding_made_too_long_is_read_and_not_passed_on(tmp_path, volume, suffix, excess):
+    image = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(None, 0)
+    nib.save(image, tmp_path / f"v{suffix}")
+    patched(tmp_path / f"v{suffix}", 256, struct.pack("<3f", 0, 0, 1 + excess))  # a half turn about the long axis
+    read = NiftiVolume(tmp_path / f"v{suffix}")
+    assert read.orientation == "LPS"
+    assert (read.slice(1) == volume[1]).all()
+    nib.save(read.to_nifti(np.zeros(volume.shape, np.uint8)), tmp_path / "labels.nii")
+    header = nib.load(tmp_path / "labels.nii").header
+    assert header["qform_code"] == 1
+    assert sum(float(header[f"quatern_{x}"]) ** 2 for x in "bcd") <= 1 + 1e-7
+
+
+REFUSED = {
+    "NaN intercept": (112, struct.pack("<2f", 1, np.nan)),
+    "infinite intercept": (112, struct.pack("<2f", 1, np.inf)),
+    "data type 0": (70, struct.pack("<h", 0)),
+    "data type of no meaning": (70, struct.pack("<h", 77)),
+    "offset 100": (108, struct.pack("<f", 100)),
+    "offset NaN": (108, struct.pack("<f", np.nan)),
+    "offset beyond the file": (108, struct.pack("<f", 1e9)),
+    "negative sizes": (40, struct.pack("<8h", 3, -6, 5, 4, 1, 1, 1, 1)),
+    "nine dimensions": (40, struct.pack("<h", 9)),
+    "another magic": (344, b"xyz"),
+    "quaternion far too long": (256, struct.pack("<3f", 0.9, 0.9, 0.9)),
+}
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("at", "data"), REFUSED.values(), ids=REFUSED)
+def test_a_header_that_cannot_be_is_one_error_that_names_the_file(tmp_path, volume, suffix, at, data):
+    image = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(None, 0)
+    nib.save(image, tmp_path / f"v{suffix}")
+    patched(tmp_path / f"v{suffix}", at, data)
+    with pytest.raises(InputError, match=rf"v\{suffix}"):
+        [NiftiVolume(tmp_path / f"v{suffix}").slice(k) for k in range(4)]
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 1), (6, 5, 4, 1, 1), (6, 5, 4, 1, 1, 1, 1)])
+@pytest.mark.parametrize("name", ["v.nii", "v.NII.GZ", "V.Nii"])
+def test_one_time_point_and_capitals_are_read(tmp_path, volume, shape, name):
+    nib.save(nib.Nifti1Image(volume.T.reshape(shape), np.diag([-2.0, -3.0, 4.0, 1.0])), tmp_path / "v.nii.gz")
+    if name.lower().endswith(".gz"):
+        (tmp_path / "v.nii.gz").rename(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(gzip.decompress((tmp_path / "v.nii.gz").read_bytes()))
+    read = NiftiVolume(tmp_path / name)
+    assert read.shape == volume.shape
+    assert (read.slice(2) == volume[2]).all()
+    assert read.to_nifti(np.zeros(volume.shape, np.uint8)).shape == (6, 5, 4)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(30_000, 30_000, 30_000), (2000, 2000, 1000), (64, 64, 9000)])
+def test_a_header_that_claims_more_than_the_file_or_the_memory_can_hold_is_refused_unread(
+    tmp_path, volume, suffix, shape
+):
+    path = save(tmp_path / f"v{suffix}", volume)
+    patched(path, 40, struct.pack("<8h", 3, *shape, 1, 1, 1, 1))
+    with pytest.raises(InputError, match=rf"v\{suffix}: .*its header claims"):
+        NiftiVolume(path)
+
+
+def test_what_another_of_nibabels_formats_would_read_is_not_opened(tmp_path, volume):
+    nib.save(nib.MGHImage(volume.T.astype(np.float32), np.eye(4)), tmp_path / "v.mgz")
+    (tmp_path / "v.mgz").rename(tmp_path / "v.nii.gz")
+    with pytest.raises(InputError, match=r"v\.nii\.gz: not a readable NIfTI"):
+        NiftiVolume(tmp_path / "v.nii.gz")
+
+
+def test_nifti_2_is_read(tmp_path, volume):
+    nib.save(nib.Nifti2Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0])), tmp_path / "v.nii")
+    assert (NiftiVolume(tmp_path / "v.nii").slice(1) == volume[1]).all()
+
+
+def test_a_sheared_volume_and_forms_that_disagree_are_warned_of(tmp_path, volume, caplog):
+    sheared = np.diag([-2.0, -3.0, 4.0, 1.0])
+    sheared[1, 2] = 1.0
+    nib.save(nib.Nifti1Image(volume.T, sheared), tmp_path / "v.nii")
+    NiftiVolume(tmp_path / "v.nii")
+    assert "v.nii: its slices are not stacked at right angles" in caplog.text
+    image = nib.Nifti1Image(volume.T, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image.set_qform(np.diag([2.0, -3.0, 4.0, 1.0]), 1)
+    nib.save(image, tmp_path / "w.nii")
+    assert NiftiVolume(tmp_path / "w.nii").orientation == "LPS"
+    assert "w.nii: its sform and its qform place it differently" in caplog.text
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "RAI", "PSL", "SAR"])
+@pytest.mark.parametrize("form", ["sform", "qform", "both"])
+def test_labels_lie_where_itk_reads_the_volume(tmp_path, volume, codes, form):
+    itk = pytest.importorskip("SimpleITK")
+    save(tmp_path / "v.nii.gz", volume, codes)
+    stored = nib.load(tmp_path / "v.nii.gz")
+    stored.set_qform(stored.affine, int(form != "sform"))
+    stored.set_sform(stored.affine, int(form != "qform"))
+    nib.save(stored, tmp_path / "v.nii.gz")
+    labels = (volume % 3).astype(np.uint8)
+    nib.save(NiftiVolume(tmp_path / "v.nii.gz").to_nifti(labels), tmp_path / "labels.nii.gz")
+    image, back = (itk.ReadImage(str(tmp_path / name)) for name in ("v.nii.gz", "labels.nii.gz"))
+    assert (itk.GetArrayFromImage(image) % 3 == itk.GetArrayFromImage(back)).all()
+    for get in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(image, get)(), getattr(back, get)(), atol=1e-5)
