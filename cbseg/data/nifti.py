@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".nii", ".nii.gz")
 _SAME_PLACE = 0.01  # mm, in any entry of the affine
 _DISAGREEMENT = 0.1  # mm, of sform and qform, in any entry
-_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # in the header's unit of length; others are mm
+_UNITS = {1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # a header's code of length: its name, and mm
 _MOST_DEFLATED = 1032  # bytes that one byte of a .gz file can hold
 
 
@@ -105,9 +105,14 @@ class NiftiVolume:
             )
 
     @property
+    def _unit(self) -> tuple[str, float]:
+        """The header's unit of length, and how many mm it is; without a known one it is taken for mm."""
+        return _UNITS.get(int(self.image.header["xyzt_units"]) & 7, ("unknown", 1.0))
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance between the planes of slices, between rows and columns, mm; their product is a voxel's volume."""
-        scale = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
+        _, scale = self._unit
         slices, rows, columns = (scale * side for side in self.grid.spacing)
         return slices, rows, columns
 
@@ -146,7 +151,7 @@ class NiftiVolume:
         header = self.image.header
         image = nib.Nifti1Image(self.grid.to_stored(labels), None)
         image.header["pixdim"][1:4] = header["pixdim"][1:4]
-        image.header.set_xyzt_units(header.get_xyzt_units()[0])
+        image.header.set_xyzt_units(self._unit[0])
         sform, qform = int(header["sform_code"]), _qform(self.image)
         image.set_qform(qform, 0 if qform is None else int(header["qform_code"]))
         image.set_sform(self.image.affine if sform else None, sform)

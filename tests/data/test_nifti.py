@@ -219,6 +219,12 @@ def test_a_header_that_cannot_be_is_one_error_that_names_the_file(tmp_path, volu
         [NiftiVolume(tmp_path / f"v{suffix}").slice(k) for k in range(4)]
 
 
+def test_a_unit_of_no_meaning_is_taken_for_millimetres(tmp_path, volume):
+    read = NiftiVolume(patched(save(tmp_path / "v.nii", volume), 123, b"\xdf"))
+    assert read.spacing == pytest.approx((4, 3, 2))
+    assert read.to_nifti(np.zeros(volume.shape, np.uint8)).header.get_xyzt_units()[0] == "unknown"
+
+
 @pytest.mark.parametrize("shape", [(6, 5, 4, 1), (6, 5, 4, 1, 1), (6, 5, 4, 1, 1, 1, 1)])
 @pytest.mark.parametrize("name", ["v.nii", "v.NII.GZ", "V.Nii"])
 def test_one_time_point_and_capitals_are_read(tmp_path, volume, shape, name):
