@@ -83,14 +83,14 @@ def _readable(stem: str) -> str:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """The pictures in a folder."""
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; COVID-19-A is {', '.join(f'{path}/{{Imgs,GT}}' for path in FOLDERS.values())} "
-            "below data.root"
-        )
-    pictures: dict[str, Path] = {}
     with reading(folder, advice="check its permissions"):
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; COVID-19-A is "
+                f"{', '.join(f'{path}/{{Imgs,GT}}' for path in FOLDERS.values())} below data.root"
+            )
         found = sorted(folder.iterdir())
+    pictures: dict[str, Path] = {}
     for path in found:
         if is_picture(path):
             if path.stem in pictures:

@@ -47,7 +47,8 @@ def find_scans(
             to tell ground glass from consolidation.
     """
     root = Path(root)
-    layouts = [layout for layout, folder in ((_authors, DICOM), (_medseg, NIFTI)) if (root / folder).is_dir()]
+    with reading(root, advice="check its permissions"):
+        layouts = [layout for layout, folder in ((_authors, DICOM), (_medseg, NIFTI)) if (root / folder).is_dir()]
     if len(layouts) != 1:
         raise InputError(
             f"{root}: holds {'both layouts' if layouts else 'neither layout'} of COVID-19-B; put {DICOM} and {PNG} "

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cbseg.data.nifti import nifti_files
+from cbseg.data.reading import reading
 from cbseg.data.volume_scan import VolumeScan, nifti_scan, require_pairs, with_reading
 from cbseg.errors import InputError
 
@@ -74,8 +75,9 @@ def _key(path: Path) -> Key:
 
 
 def _by_number(folder: Path) -> dict[Key, Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; COVID-19-C is {IMAGES} and {MASKS} below data.root")
+    with reading(folder, advice="check its permissions"):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; COVID-19-C is {IMAGES} and {MASKS} below data.root")
     found: dict[Key, Path] = {}
     for path in nifti_files(folder):
         if _key(path) in found:

@@ -1,5 +1,6 @@
 """The CTs that a user names, in whatever form they lie there, and what the labels of each are called."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -44,10 +45,9 @@ def list_cts(paths: Iterable[Path]) -> list[CT]:
 def _expanded(given: Path) -> Iterator[tuple[Path, Path]]:
     """A path's CTs, each with the place of its labels."""
     name = given.name if given.name.strip(".") else given.resolve().name  # of a link its own
-    try:
+    files: list[Path] = []
+    with contextlib.suppress(InputError, OSError):  # whoever opens it says so
         files = dicom_files(given) if given.is_dir() else []
-    except InputError:  # whoever opens it says so
-        files = []
     each = [path for path in files if is_nifti(path) or is_picture(path)]
     if not each or any(_is_dicom(path) for path in files if path not in each):
         yield given, Path(_label_name(name))

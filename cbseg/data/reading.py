@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cbseg.errors import InputError
 
-MOST_VOXELS = 2**32  # of a volume: 4096 slices of 1024 × 1024
+MOST_VOXELS = 2**31  # of a volume: 2048 slices of 1024 × 1024
 MOST_PIXELS = 2**26  # of a slice: 8192 × 8192
 _MEMORY_SHARE = 0.5  # of the machine's, which one volume may take
 

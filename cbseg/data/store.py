@@ -27,7 +27,7 @@ from cbseg.points import find_regions
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # raise it when the files below mean something else: old stores are then built anew
+_FORMAT = 4  # raise it when the files below mean something else: old stores are then built anew
 _INDEX, _IMAGES, _MASKS, _NATIVE = "index.json", "images.u8", "masks.u8", "native_masks.u8"
 _ARRAYS = (_IMAGES, _MASKS, _NATIVE)
 _WORKERS = min(os.cpu_count() or 1, 8)

@@ -16,6 +16,7 @@ _MOST_HU = 31_000.0  # of metal on an extended scale; more is padding below 0 th
 _AIR_HU, _SOFT_TISSUE_HU = (-1100.0, -500.0), (-200.0, 200.0)
 _LEAST_SHARE = 0.02  # of each; 26 real scans had 0.36 to 0.67 and 0.27 to 0.53, values that are no HU at most 0.001
 _MOST_STEP = 500.0  # HU between the means of neighbouring slices: half of what a lost intercept of -1024 makes
+_LEAST_WHITE = 128  # the highest of an 8-bit volume's grey values; attenuation and percentages stay below
 _STRIDE = 4  # of the pixels that are looked at, in rows and columns
 
 
@@ -97,7 +98,7 @@ def grey_window(image: Volume, intensity: str, window: tuple[float, float]) -> t
         _require_hu(image.name, np.concatenate(samples), low, high)
         _require_steady(image.name, np.array(means))
         return (-1024.0, 3071.0) if intensity == "raw" else window
-    if not 1 < high <= 255:
+    if not _LEAST_WHITE <= high <= 255:
         raise InputError(
             f"{image.name}: holds values {low:g}…{high:g}, neither HU, where air is near -1000, nor grey values 0…255; "
             "restore its rescale slope and intercept (often -1024), or export it again"

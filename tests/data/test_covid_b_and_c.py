@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from cbseg.data import covid_b, covid_c, phantom
+from cbseg.data import covid_a, covid_b, covid_b_authors, covid_c, phantom
+from cbseg.data.dicom import dicom_files
 from cbseg.data.store import SliceStore, prepare
 from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError
@@ -282,3 +284,39 @@ def test_a_png_mask_of_another_size_than_its_slice(spoil):
         InputError, match=r"1_z003\.png: is 20 × 30 pixels once turned, its slice phantom1s0003\.dcm 48 × 48"
     ):
         read_all(covid_b.find_scans(root))
+
+
+def test_folders_without_permission_are_named(drawn, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name, find in (("covidB", covid_b.find_scans), ("covidC", covid_c.find_scans), ("covidA", covid_a.find_scans)):
+        monkeypatch.setattr(Path, "is_dir", forbidden if name != "covidA" else lambda path: True)
+        monkeypatch.setattr(Path, "iterdir", forbidden)
+        with pytest.raises(InputError, match=rf"{name}.*: cannot be read \(Permission denied\); check its permissions"):
+            find(drawn / name)
+
+
+def test_hidden_files_and_capitals_in_suffixes_are_as_others(spoil):
+    for layout, find in (("covidB", covid_b.find_scans), ("covidC", covid_c.find_scans)):
+        root = spoil(layout)
+        usual = [item.name for item in read_all(find(root))]
+        for path in [path for path in root.rglob("*") if path.name.endswith((".png", ".nii.gz"))]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+            path.rename(path.with_name(path.name.replace(".png", ".PNG").replace(".nii.gz", ".NII.GZ")))
+        assert [item.name for item in read_all(find(root))] == usual
+
+
+def test_an_enhanced_file_in_the_authors_layout_has_no_slice_numbers(spoil):
+    root = spoil("covidB")
+    masks = covid_b_authors.PngMasks
+    series = covid_b_authors.open_series(dicom_files(root / "OpenSourceDCMs/DCM1"), "DCM1")
+    series.files = series.files[:1] * len(series.files)
+    with pytest.raises(InputError, match="DCM1: its slices have no number of their own"):
+        masks({3: root / "InfectionMasks/1_z003.png"}, series)
+
+
+def test_a_licence_beside_the_authors_slices_is_left_out(spoil):
+    root = spoil("covidB")
+    (root / "OpenSourceDCMs/DCM1/LICENSE").write_text("CC BY\n" * 9)
+    assert len(read_all(covid_b.find_scans(root)[:1])) == 21

@@ -50,6 +50,8 @@ NO_HU = {
     "grey 0…255, one voxel below 0": one_voxel(window_to_uint8(HU.astype(float), WINDOW), -0.5),
     "attenuation, 1/mm": one_voxel(calibrated(0.02 / 1000, 0.02), -1e-4),
     "attenuation, 1/m": one_voxel(calibrated(0.02, 20), -0.1),
+    "attenuation, 1/m, above 0": np.maximum(calibrated(0.02, 20), 0),
+    "per cent": np.clip(HU / 20 + 50, 0, 100),
     "intercept applied twice": HU.astype(int) - 1024,
     "intercept added": RAW + 1024,
     "a soft tissue window": np.clip(HU, -160, 240),
