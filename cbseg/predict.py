@@ -11,7 +11,7 @@ import csv
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from PIL import Image
 from rich.progress import track
 
 from cbseg.data.datamodule import height_and_width, normalise
-from cbseg.data.inputs import CT, list_cts, open_volume
+from cbseg.data.dicom import DicomSeries
+from cbseg.data.inputs import CT, each_series, list_cts, open_volume
+from cbseg.data.nifti import NiftiVolume
 from cbseg.data.scans import is_picture, read_grey
 from cbseg.data.store import resized
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
@@ -138,7 +140,7 @@ def predict(predictor: Predictor, ct: CT, out: Path) -> dict[str, Any]:
         labels = predictor.slices(1, lambda k: grey)
         write: Callable[[Path], Any] = Image.fromarray(labels[0] * (255 // (predictor.num_classes - 1))).save
     else:
-        volume = open_volume(ct.path)
+        volume = _open(ct.path, ct.files)
         labels = predictor.volume(volume)
         write = volume.to_nifti(labels).to_filename
         millilitres = round(np.count_nonzero(labels) * float(np.prod(volume.spacing)) / 1000, 3)
@@ -164,6 +166,14 @@ def predict(predictor: Predictor, ct: CT, out: Path) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return row
+
+
+def _open(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSeries:
+    """Open a volume on whose grid labels can be written."""
+    volume = open_volume(path, files)
+    if isinstance(volume, DicomSeries):
+        volume.require_grid()
+    return volume
 
 
 def _append(table: Path, row: dict[str, Any]) -> None:
@@ -207,23 +217,35 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {arguments.out}: cannot be made ({error.strerror}); give another folder with --out")
-    failed = 0
-    cts = list_cts(arguments.ct)
-    for ct in cts:
+    count = failed = 0
+    for ct in list_cts(arguments.ct):
         try:
-            row = predict(predictor, ct, arguments.out)
+            series = each_series(ct)
         except Exception as error:  # whatever it is, it is this CT's, and the others go on
-            failed += 1
-            message = str(error) if isinstance(error, InputError) else f"{ct.path}: {type(error).__name__}: {error}"
-            print(f"error: {message}", file=sys.stderr)
+            count, failed = count + 1, failed + 1
+            _report(ct, error)
             continue
-        volume = "" if row["volume_ml"] is None else f", {row['volume_ml']:.1f} ml"
-        print(
-            f"{row['labels']}: infection in {row['infected_slices']} of {row['slices']} slices, "
-            f"{row['regions']} regions{volume}",
-            flush=True,
-        )
-    sys.exit(f"{failed} of {len(cts)} could not be segmented" if failed else 0)
+        for one in series:
+            count += 1
+            try:
+                row = predict(predictor, one, arguments.out)
+            except Exception as error:
+                failed += 1
+                _report(one, error)
+                continue
+            volume = "" if row["volume_ml"] is None else f", {row['volume_ml']:.1f} ml"
+            print(
+                f"{row['labels']}: infection in {row['infected_slices']} of {row['slices']} slices, "
+                f"{row['regions']} regions{volume}",
+                flush=True,
+            )
+    sys.exit(f"{failed} of {count} could not be segmented" if failed else 0)
+
+
+def _report(ct: CT, error: Exception) -> None:
+    """Print why a CT could not be segmented."""
+    message = str(error) if isinstance(error, InputError) else f"{ct.path}: {type(error).__name__}: {error}"
+    print(f"error: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

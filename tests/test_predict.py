@@ -188,6 +188,22 @@ def test_nothing_of_the_patient_goes_along_with_the_labels(on_volumes, chest, se
     assert labels.header["qform_code"] == 1
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_each_ct_series_of_a_study_is_segmented(on_volumes, segment, tmp_path, flat):
+    phantom.generate(tmp_path / "covidB", "covidB", scans=2, seed=4, size=64)
+    for scan in (1, 2):
+        folder = tmp_path / ("study" if flat else f"study/CT{scan}")
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, path in enumerate(sorted((tmp_path / f"covidB/OpenSourceDCMs/DCM{scan}").iterdir())):
+            dataset = pydicom.dcmread(path)
+            dataset.SeriesNumber = 10 + scan
+            dataset.save_as(folder / f"IM{scan}{k:03d}")
+    (tmp_path / "study/README").write_text("a study\n")
+    assert segment(on_volumes, tmp_path / "study")[1] == 0
+    names = ("series11", "series12") if flat else ("CT1", "CT2")
+    assert [nib.load(tmp_path / f"out/study/{name}.nii.gz").shape[2] for name in names] == [21, 22]
+
+
 def test_values_that_are_no_hu_are_that_cts_error_and_the_others_go_on(on_volumes, chest, segment, tmp_path):
     raw, good = save(tmp_path / "raw.nii.gz", chest - 0.5 + 1024), save(tmp_path / "good.nii.gz", chest)
     broken = save(tmp_path / "broken.nii", chest)

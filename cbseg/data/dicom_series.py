@@ -3,6 +3,7 @@
 import filecmp
 import logging
 import mimetypes
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,8 +59,38 @@ def find_series(files: Iterable[Path]) -> dict[str, list[DicomSlice]]:
     return series
 
 
+def ct_series(files: Iterable[Path], name: str) -> list[list[DicomSlice]]:
+    """Find the axial CT series among some files; others are left out with a warning.
+
+    Args:
+        files: See :func:`find_series`.
+        name: What to call them in messages.
+
+    Returns:
+        Each series' slices; where no series is axial CT, all of them, for whoever reads one to say what is wrong.
+
+    Raises:
+        InputError: If there is no slice, or one cannot be read.
+    """
+    series = list(find_series(files).values())
+    if not series:
+        raise InputError(f"{name}: holds no CT slices")
+    ct = [slices for slices in series if any(_modality(one) in ("", "CT") for one in slices)]
+    chosen = [slices for slices in ct if _is_axial(slices[0])] or ct or series
+    for slices in series:
+        if slices not in chosen:
+            log.warning(
+                "%s: a series of %d images, Modality %s, not axial CT, such as %s, left out",
+                name,
+                len(slices),
+                _modality(slices[0]) or "missing",
+                slices[0].path.name,
+            )
+    return chosen
+
+
 def ct_slices(files: Iterable[Path], name: str) -> list[DicomSlice]:
-    """The slices of the one CT series among some files; other modalities' series are left out with a warning.
+    """Find the slices of the one CT series among some files.
 
     Args:
         files: See :func:`find_series`.
@@ -68,32 +99,34 @@ def ct_slices(files: Iterable[Path], name: str) -> list[DicomSlice]:
     Raises:
         InputError: If there is no CT series or more than one, or one of its slices has another modality.
     """
-    series = find_series(files)
-    if not series:
-        raise InputError(f"{name}: holds no CT slices")
-    ct = {uid: slices for uid, slices in series.items() if any(_modality(one) in ("", "CT") for one in slices)}
-    chosen = {uid: slices for uid, slices in ct.items() if _is_axial(slices[0])} or ct
-    for uid in [uid for uid in series if chosen and uid not in chosen]:
-        first = series[uid][0]
-        log.warning(
-            "%s: a series of %d images, Modality %s, not axial CT, such as %s, left out",
-            name,
-            len(series[uid]),
-            _modality(first) or "missing",
-            first.path.name,
-        )
-    if len(chosen) > 1:
-        listed = "; ".join(f"{len(slices)} slices, such as {slices[0].path}" for slices in chosen.values())
+    slices, *others = ct_series(files, name)
+    if others:
+        listed = "; ".join(f"{len(some)} slices, such as {some[0].path}" for some in (slices, *others))
         raise InputError(
-            f"{name}: mixed series: holds {len(chosen)} CT series ({listed}); give one folder or file of one"
+            f"{name}: mixed series: holds {1 + len(others)} CT series ({listed}); put each into a folder of its own"
         )
-    slices = next(iter((chosen or series).values()))
     for one in slices:
         if _modality(one) not in ("", "CT"):
             raise InputError(f"{one.path}: its Modality is {_modality(one)}, not CT; remove it")
     if unnamed := [one.path for one in slices if not _modality(one)]:
         log.warning("%s: %d files have no Modality, such as %s; read as CT", name, len(unnamed), unnamed[0].name)
     return slices
+
+
+def series_names(series: list[list[DicomSlice]], folder: Path) -> list[Path]:
+    """Name the series of a study, by the folders below the study's in which they lie, or else by their numbers.
+
+    Args:
+        series: See :func:`ct_series`.
+        folder: The study's.
+    """
+    places = [Path(os.path.commonpath([one.path.parent for one in slices])).relative_to(folder) for slices in series]
+    if len(set(places)) == len(series) and Path() not in places:
+        return places
+    numbers = [str(slices[0].tags.get("SeriesNumber") or "").strip() for slices in series]
+    if len(set(numbers)) < len(series) or not all(number.isdigit() for number in numbers):
+        numbers = [str(k + 1) for k in range(len(series))]
+    return [Path(f"series{number}") for number in numbers]
 
 
 def without_copies(slices: list[DicomSlice]) -> list[DicomSlice]:

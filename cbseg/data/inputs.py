@@ -3,13 +3,14 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.misc import is_dicom
 
 from cbseg.data.dicom import DicomSeries, dicom_files
+from cbseg.data.dicom_series import ct_series, series_names
 from cbseg.data.nifti import SUFFIXES, NiftiVolume, is_nifti
 from cbseg.data.reading import reading
 from cbseg.data.scans import is_picture
@@ -19,10 +20,17 @@ _DICOM = (".dcm", ".dicom", ".ima")
 
 
 class CT(NamedTuple):
-    """A file, or a folder with a DICOM series: ``labels`` is where its labels go below the output folder."""
+    """One volume or picture that somebody named.
+
+    Attributes:
+        path: A file, or a folder with DICOM files.
+        labels: Where its labels go below the output folder.
+        files: Of a folder with several series, those of this one.
+    """
 
     path: Path
     labels: Path
+    files: tuple[Path, ...] = ()
 
 
 def list_cts(paths: Iterable[Path]) -> list[CT]:
@@ -31,8 +39,8 @@ def list_cts(paths: Iterable[Path]) -> list[CT]:
     Labels are named as their CT is. Where two would have one name, the folders of all are mirrored.
 
     Args:
-        paths: NIfTI files, DICOM files, pictures, folders with a DICOM series each, or folders of NIfTI files or
-            pictures, each of which is then a CT. What is not there is listed too, for :func:`open_volume` to name it.
+        paths: NIfTI files, DICOM files, pictures, folders of DICOM files, or folders of NIfTI files or pictures, each
+            of which is then a CT. What is not there is listed too, for :func:`open_volume` to name it.
     """
     found = [CT(path, labels) for given in paths for path, labels in _expanded(given)]
     if max(Counter(ct.labels for ct in found).values(), default=1) == 1:
@@ -40,6 +48,23 @@ def list_cts(paths: Iterable[Path]) -> list[CT]:
     folders = [Path(os.path.abspath(ct.path)).parent for ct in found]  # noqa: PTH100 - resolve() would follow links
     common = os.path.commonpath(folders)
     return [CT(ct.path, folder.relative_to(common) / ct.labels.name) for ct, folder in zip(found, folders, strict=True)]
+
+
+def each_series(ct: CT) -> list[CT]:
+    """Take a folder of DICOM files apart: a CT for each of its axial CT series, whose labels go into one folder.
+
+    Raises:
+        InputError: If a DICOM file in it cannot be read, or it holds no slice.
+    """
+    if not ct.path.is_dir():
+        return [ct]
+    series = ct_series(dicom_files(ct.path), str(ct.path))
+    files = [tuple(dict.fromkeys(one.path for one in slices)) for slices in series]
+    if len(series) == 1:
+        return [ct._replace(files=files[0])]
+    study = ct.labels.with_name(ct.path.resolve().name)
+    names = series_names(series, ct.path)
+    return [CT(ct.path, study / f"{name}.nii.gz", some) for name, some in zip(names, files, strict=True)]
 
 
 def _expanded(given: Path) -> Iterator[tuple[Path, Path]]:
@@ -64,11 +89,15 @@ def _label_name(name: str) -> str:
     return name[: len(name) - len(suffix)] + ".nii.gz"
 
 
-def open_volume(path: Path) -> NiftiVolume | DicomSeries:
-    """Open a NIfTI file, a DICOM file or a folder with a DICOM series, for labels to be written on its grid.
+def open_volume(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSeries:
+    """Open a NIfTI file, a DICOM file or a folder with a DICOM series.
+
+    Args:
+        path: The file or folder.
+        files: Those of the folder to take; all by default.
 
     Raises:
-        InputError: If it is none of these, cannot be read, or its slices lie on no even grid.
+        InputError: If it is none of these, or cannot be read.
     """
     with reading(path, advice="check the path and its permissions"):
         if not path.exists():
@@ -76,9 +105,8 @@ def open_volume(path: Path) -> NiftiVolume | DicomSeries:
         if path.is_file() and is_nifti(path):
             return NiftiVolume(path)
         if path.is_dir() or _is_dicom(path):
-            series = DicomSeries(dicom_files(path) if path.is_dir() else [path], str(path))
-            series.require_grid()
-            return series
+            all_files = dicom_files(path) if path.is_dir() else [path]
+            return DicomSeries(list(files) or all_files, str(path))
     raise InputError(
         f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM file or a series' folder, or a picture (.png, .jpg)"
     )
