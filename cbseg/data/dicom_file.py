@@ -92,13 +92,19 @@ class DicomSlice:
             raise InputError(f"{self.path}: its RescaleSlope is 0; export it again")
         return slope, intercept
 
+    @cached_property
+    def _decoded(self) -> NDArray[Any]:
+        """Compressed pixels, decoded once and kept in their stored type."""
+        return read_stored(self.path, self.tags, self.frame)
+
     def values(self) -> NDArray[np.floating]:
         """HU, (rows, columns) float32 as stored; padding is air.
 
         Raises:
             InputError: If the pixels cannot be decoded.
         """
-        stored = read_stored(self.path, self.tags, self.frame)
+        compressed = self.tags.file_meta.TransferSyntaxUID.is_encapsulated
+        stored = self._decoded if compressed else read_stored(self.path, self.tags, self.frame)
         with reading(self.path, "its pixels cannot be rescaled"):
             if "ModalityLUTSequence" in self.tags:
                 values = apply_modality_lut(stored, self.tags).astype(np.float32)
@@ -210,6 +216,7 @@ def storage_class(header: pydicom.Dataset) -> pydicom.uid.UID:
 def _flattened(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
     """The tags of a frame as a classic slice has them: what its functional groups hold stands at the top."""
     tags = pydicom.Dataset()
+    tags.file_meta = header.file_meta
     for element in header:
         if element.VR != "SQ" or element.keyword == "ModalityLUTSequence":
             tags.add(element)
