@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from omegaconf.errors import OmegaConfBaseException
 
 from cbseg.config import build, compose
+from cbseg.data.reading import reading
 from cbseg.data.scans import Scan, SliceData
 from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
@@ -50,7 +51,8 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
     pictures: list[tuple[Scan, SliceData]] = []
     for scan in scans:
         try:
-            found = list(scan.read())
+            with reading(scan.files[0]):
+                found = list(scan.read())
         except InputError as error:
             yield f"problem: {error}"
             continue

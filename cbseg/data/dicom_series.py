@@ -2,7 +2,6 @@
 
 import filecmp
 import logging
-import mimetypes
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +19,11 @@ log = logging.getLogger(__name__)
 
 _CT = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_BESIDE = ("thumbs.db", "desktop.ini")
+_BESIDE = (  # of what people, archives and patients' CDs put there; others are looked into
+    *(".txt", ".md", ".pdf", ".xml", ".json", ".csv", ".tsv", ".html", ".htm", ".css", ".js", ".log", ".yaml", ".yml"),
+    *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".ico", ".nii", ".nrrd", ".zip", ".gz", ".db"),
+    *(".exe", ".dll", ".jar", ".inf", ".ini", ".doc", ".docx", ".xls", ".xlsx"),
+)
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 
 
@@ -150,9 +153,9 @@ def require_alike(slices: list[DicomSlice]) -> None:
         InputError: If sizes, orientations or spacings are mixed, or some lack the rescale tags.
     """
     for key, what in (("Rows", "heights"), ("Columns", "widths")):
-        _require_one({one.path: int(one.numbers(key, 1)[0]) for one in slices}, key, f"mixed {what}")
+        _require_one([(one.path, int(one.numbers(key, 1)[0])) for one in slices], key, f"mixed {what}")
     _require_one(
-        {one.path: "missing" if one.rescale is None else "there" for one in slices},
+        [(one.path, "missing" if one.rescale is None else "there") for one in slices],
         "RescaleSlope and RescaleIntercept",
         "its values would be on another scale",
     )
@@ -169,13 +172,13 @@ def require_alike(slices: list[DicomSlice]) -> None:
                 )
 
 
-def _require_one(found: dict[Path, object], key: str, what: str) -> None:
-    counts = Counter(found.values())
+def _require_one(found: list[tuple[Path, object]], key: str, what: str) -> None:
+    counts = Counter(value for _, value in found)
     if len(counts) > 1:
         usual = counts.most_common(1)[0][0]
-        odd = next(path for path, value in found.items() if value != usual)
+        odd, value = next((path, value) for path, value in found if value != usual)
         raise InputError(
-            f"{odd}: its {key} is {found[odd]}, that of {counts[usual]} others {usual}: {what} in one folder; put each "
+            f"{odd}: its {key} is {value}, that of {counts[usual]} others {usual}: {what} in one folder; put each "
             "series into a folder of its own, or export this file again"
         )
 
@@ -210,8 +213,8 @@ def _lies_beside(path: Path) -> bool:
     name = path.name.lower()
     if name.endswith(_SUFFIXES):
         return False
-    if name in _BESIDE or mimetypes.guess_type(name)[0]:
+    if name.endswith(_BESIDE):
         return True
-    with reading(path):
-        beginning = path.open("rb").read(2048)
-    return bool(beginning) and b"\0" not in beginning and beginning.isascii()
+    with reading(path), path.open("rb") as file:
+        beginning = file.read(2048)
+    return bool(beginning) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in beginning)  # text in any charset

@@ -445,6 +445,18 @@ def test_an_enhanced_multi_frame_file_reads_as_its_slices_and_as_highdicom_reads
     np.testing.assert_allclose(other.map_indices_to_reference(np.array([[7, 5, 3]]))[0], ours, atol=1e-3)
 
 
+def test_a_frame_without_rescale_tags_is_refused(series, tmp_path):
+    path = enhanced(series, tmp_path / "x.dcm")
+    dataset = pydicom.dcmread(path)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for frame in dataset.PerFrameFunctionalGroupsSequence[1:]:
+        frame.PixelValueTransformationSequence = shared.PixelValueTransformationSequence
+    del shared.PixelValueTransformationSequence
+    dataset.save_as(path)
+    with pytest.raises(InputError, match=r"x\.dcm: its RescaleSlope and .* is missing, that of 20 others"):
+        DicomSeries([path], "x")
+
+
 def test_a_multi_frame_file_without_places_and_frames_too_few_say_the_way_out(series, tmp_path):
     path = enhanced(series, tmp_path / "x.dcm", NumberOfFrames=20)
     with pytest.raises(InputError, match=r"x\.dcm: has 20 frames, but places for 21"):
@@ -486,6 +498,7 @@ NO_PLACE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
     [
         ("LICENSE", lambda folder: (folder / "LICENSE").write_text("CC BY 4.0\n" * 99)),
         ("README.md", lambda folder: (folder / "README.md").write_text("über diese Daten\n")),
+        ("LIESMICH", lambda folder: (folder / "LIESMICH").write_bytes("für alle\n".encode("latin-1") * 99)),
         ("preview.jpg", lambda folder: (folder / "preview.jpg").write_bytes(b"\xff\xd8\xff\xe0\0")),
         ("report.pdf", lambda folder: (folder / "report.pdf").write_bytes(b"%PDF-1.4 \0\xff")),
         ("Thumbs.db", lambda folder: (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\0")),
@@ -530,6 +543,7 @@ def test_a_damaged_slice_is_never_taken_for_what_lies_beside(series):
         ("IM5", b""),
         ("IM5", b"\0" * 500),
         ("IM5", whole[200:900]),
+        ("slice.1", whole[200:900]),
         ("5.dcm", b"text"),
         ("5.IMA", b""),
     ):
