@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from cbseg.data.dicom_file import DicomSlice
 from cbseg.data.dicom_series import ct_slices, require_alike, without_copies
+from cbseg.data.dicom_slice import DicomSlice
 from cbseg.data.grid import MOST_TILT, Grid
 from cbseg.data.reading import reading
 from cbseg.errors import InputError

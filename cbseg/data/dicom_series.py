@@ -11,7 +11,8 @@ import numpy as np
 import pydicom
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from cbseg.data.dicom_file import DicomSlice, read_header, slices_in, storage_class
+from cbseg.data.dicom_file import read_header, storage_class
+from cbseg.data.dicom_slice import DicomSlice, slices_in
 from cbseg.data.reading import reading
 from cbseg.errors import InputError
 
