@@ -49,10 +49,11 @@ def find_series(files: Iterable[Path]) -> dict[str, list[DicomSlice]]:
                 raise
             log.warning("%s: no DICOM file, left out", path)
             continue
-        if reason := _no_slice(header):
-            log.warning("%s: %s, left out", path, reason)
-            continue
-        series.setdefault(str(header.get("SeriesInstanceUID") or ""), []).extend(slices_in(path, header))
+        with reading(path, "its header is malformed", "export it again"):
+            if reason := _no_slice(header):
+                log.warning("%s: %s, left out", path, reason)
+                continue
+            series.setdefault(str(header.get("SeriesInstanceUID") or ""), []).extend(slices_in(path, header))
     if len(series) > 1 and all(len(slices) == 1 for slices in series.values()):
         slices = [slices[0] for slices in series.values()]
         if len({one.shape for one in slices}) == 1 and np.ptp([one.orientation for one in slices], axis=0).max() < 1e-3:
@@ -127,7 +128,7 @@ def series_names(series: list[list[DicomSlice]], folder: Path) -> list[Path]:
     places = [Path(os.path.commonpath([one.path.parent for one in slices])).relative_to(folder) for slices in series]
     if len(set(places)) == len(series) and Path() not in places:
         return places
-    numbers = [str(slices[0].tags.get("SeriesNumber") or "").strip() for slices in series]
+    numbers = [slices[0].text("SeriesNumber").strip() for slices in series]
     if len(set(numbers)) < len(series) or not all(number.isdigit() for number in numbers):
         numbers = [str(k + 1) for k in range(len(series))]
     return [Path(f"series{number}") for number in numbers]
@@ -138,7 +139,7 @@ def without_copies(slices: list[DicomSlice]) -> list[DicomSlice]:
     kept: dict[tuple[str, int | None], DicomSlice] = {}
     found = []
     for one in slices:
-        key = (str(one.tags.get("SOPInstanceUID") or one.path), one.frame)
+        key = (one.text("SOPInstanceUID") or str(one.path), one.frame)
         first = kept.setdefault(key, one)
         if first is not one and filecmp.cmp(first.path, one.path, shallow=False):
             log.warning("%s: a copy of %s, left out", one.path, first.path.name)
@@ -185,11 +186,11 @@ def _require_one(found: list[tuple[Path, object]], key: str, what: str) -> None:
 
 
 def _modality(one: DicomSlice) -> str:
-    return str(one.tags.get("Modality") or "")
+    return one.text("Modality")
 
 
 def _is_axial(one: DicomSlice) -> bool:
-    if not all(one.tags.get(key) for key in _PLACE):  # pages of a report, as CT images
+    if not all(map(one.text, _PLACE)):  # pages of a report, as CT images
         return False
     return abs(np.cross(one.orientation[:3], one.orientation[3:])[2]) > 0.5
 

@@ -39,7 +39,7 @@ class DicomSlice:
     frame: int | None = None
 
     def numbers(self, key: str, count: int) -> NDArray[np.float64]:
-        """A tag's numbers.
+        """Give a tag's numbers.
 
         Raises:
             InputError: If there are not so many finite ones, or one is a size and not above 0.
@@ -48,11 +48,20 @@ class DicomSlice:
             raise InputError(f"{self.path}: has no {key}, so it cannot be placed in its series; export it again")
         try:
             numbers = np.array(self.tags[key].value, float).ravel()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, NotImplementedError):
             numbers = np.empty(0)
         if numbers.size != count or not np.isfinite(numbers).all() or (key in _SIZES and numbers.min() <= 0):
             raise InputError(f"{self.path}: its {key} is empty or malformed; export it again")
         return numbers
+
+    def text(self, key: str) -> str:
+        """Give a tag as text, empty where it is missing.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+        with reading(self.path, f"its {key} is malformed", "export it again"):
+            return str(self.tags.get(key) or "")
 
     @cached_property
     def position(self) -> NDArray[np.float64]:
@@ -98,9 +107,9 @@ class DicomSlice:
         Raises:
             InputError: If the pixels cannot be decoded.
         """
-        compressed = self.tags.file_meta.TransferSyntaxUID.is_encapsulated
-        stored = self._decoded if compressed else read_stored(self.path, self.tags, self.frame)
-        with reading(self.path, "its pixels cannot be rescaled"):
+        with reading(self.path, "its pixels cannot be decoded"):
+            compressed = self.tags.file_meta.TransferSyntaxUID.is_encapsulated
+            stored = self._decoded if compressed else read_stored(self.path, self.tags, self.frame)
             if "ModalityLUTSequence" in self.tags:
                 values = apply_modality_lut(stored, self.tags).astype(np.float32)
             else:

@@ -15,7 +15,7 @@ CANONICAL = ("L", "P", "S")
 """Columns run to the patient's left, rows to the back, slices to the head: row 0 is anterior, column 0 the right."""
 
 MOST_TILT = 30.0  # degrees from axial: gantries tilt as far
-_LEAST_SHEAR = 0.01  # degrees, at which ITK refuses to read a file
+_LEAST_SHEAR = 0.005  # degrees, at which ITK refuses to read a file
 
 
 class Grid:

@@ -640,3 +640,23 @@ def test_the_real_series_of_labels_lies_where_itk_reads_it(shared, tmp_path):
     np.testing.assert_allclose(labels.GetSpacing(), image.GetSpacing(), atol=1e-4)
     np.testing.assert_allclose(labels.GetDirection(), image.GetDirection(), atol=1e-6)
     assert ((itk.GetArrayFromImage(image) > 300) == itk.GetArrayFromImage(labels)).all()
+
+
+def test_random_bytes_in_a_header_never_end_in_another_error(series):
+    """Whatever a damaged header leads to is one error that names the file, or a volume that can be read."""
+    random = np.random.default_rng(0)
+    path = nth(series, 3)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    messages = []
+    for _ in range(150):
+        content = whole.copy()
+        content[random.integers(0, len(whole) - 2 * 64 * 64, 3)] = random.integers(0, 256, 3)
+        path.write_bytes(content.tobytes())
+        try:
+            volume = DicomSeries([path], "one")
+            grey_window(volume, "window", (-1250, 250))
+            volume.to_nifti(np.zeros(volume.shape, np.uint8))
+        except InputError as error:
+            messages.append(str(error))
+    assert 20 < len(messages) < 150
+    assert all(path.name in message or message.startswith("one: ") for message in messages)
