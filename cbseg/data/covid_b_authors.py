@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.dicom_file import read_header, read_stored
+from cbseg.data.reading import reading
 from cbseg.data.scans import read_labels
 from cbseg.data.volumes import Volume
 from cbseg.errors import InputError
@@ -59,20 +60,21 @@ class ExportedSeries:
                 raise InputError(f"{name}: has slices {before} and {number}, and none between; complete the scan")
         self.files = [by_number[number] for number in numbers]
         self._headers = headers = [read_header(path) for path in self.files]
-        sizes = [(int(header.Rows), int(header.Columns)) for header in headers]
-        for path, header, size in zip(self.files, headers, sizes, strict=True):
-            _require_export(path, header)
+        sizes: list[tuple[int, int]] = []
+        for path, header in zip(self.files, headers, strict=True):
+            with reading(path, "its header is malformed", "put the original file there"):
+                _require_export(path, header)
+                size = (int(header.Rows), int(header.Columns))
+            sizes.append(size)
             if size != sizes[0]:
                 raise InputError(
                     f"{path}: has {size[0]} × {size[1]} pixels, {self.files[0].name} {sizes[0][0]} × {sizes[0][1]}; "
                     "keep slices of one size in a folder"
                 )
         self.shape = (len(self.files), *sizes[0])
-        try:
+        with reading(self.files[0], "has no spacing", "put the original file there"):
             between = float(headers[0].get("SpacingBetweenSlices") or headers[0].SliceThickness)
             rows, columns = map(float, headers[0].PixelSpacing)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"{self.files[0]}: has no spacing ({error}); put the original file there") from error
         self.spacing = (between, rows, columns)
 
     def slice(self, k: int) -> NDArray[np.floating]:
@@ -102,7 +104,8 @@ def open_series(files: Sequence[Path], name: str) -> "ExportedSeries | DicomSeri
     """
     for path in sorted(files):
         try:
-            exported = read_header(path).get("Modality") == "NM"
+            with reading(path):
+                exported = read_header(path).get("Modality") == "NM"
         except InputError:  # what lies beside the slices; who reads them all names it
             continue
         return ExportedSeries(files, name) if exported else DicomSeries(list(files), name)
