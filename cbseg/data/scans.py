@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 PICTURES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "1")
 _FORMATS = ("PNG", "JPEG")  # of which Pillow runs no other program
+_TURNED = 0x0112  # EXIF's tag for how a viewer turns a picture
 _COLOUR = 48  # difference of channels, beyond what JPEG makes of grey
 
 
@@ -160,6 +161,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 bits = ", 16 bits a channel" if sixteen else ""
                 raise InputError(f"{path}: a picture of mode {picture.mode}{bits}; convert it to 8-bit grey")
             picture.load()
+            if picture.getexif().get(_TURNED, 1) != 1:
+                raise InputError(
+                    f"{path}: is shown turned by its EXIF orientation; save it as it is shown, without EXIF"
+                )
             if picture.has_transparency_data and np.ptp(np.asarray(picture.convert("RGBA"))[..., 3]):
                 raise InputError(
                     f"{path}: is transparent in places, so what it shows depends on the ground; save it as 8-bit grey "

@@ -251,3 +251,14 @@ def test_marks_of_colour_in_an_image_are_warned_of(tmp_path, caplog):
     Image.fromarray(picture).save(tmp_path / "1.png")
     assert read_grey(tmp_path / "1.png")[40, 40] == 90
     assert "1.png: is coloured in places" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_picture_that_viewers_turn_is_refused(tmp_path, suffix):
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(255 * disc()).save(tmp_path / f"{orientation}.{suffix}", exif=exif)
+    assert read_grey(tmp_path / f"1.{suffix}").shape == (64, 64)
+    with pytest.raises(InputError, match=rf"6\.{suffix}: is shown turned by its EXIF orientation"):
+        read_grey(tmp_path / f"6.{suffix}")
