@@ -49,7 +49,7 @@ bench: setup  ## measure what things cost, beside plain baselines
 	$(BIN)/python -m experiments.bench
 
 profile: setup  ## where the time of a training step goes, plain and ours
-	$(BIN)/python -m experiments.profile
+	$(BIN)/python -m experiments.step_profile
 
 clean:  ## remove .venv, caches and the demo; keep runs/, store/ and data/
 	rm -rf .venv demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

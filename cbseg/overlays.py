@@ -1,4 +1,4 @@
-"""Pictures of slices: image, points, truth and prediction."""
+"""Slices that a run keeps: image, points, truth and prediction, as arrays and pictures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,46 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cbseg.data.datamodule import SliceDataModule
+from cbseg.drawing import COLOURS, Mask, paint, show
 from cbseg.points import IGNORE, resize_points
-
-Mask = NDArray[np.uint8]
-CORRECT, MISSED, FALSE = (60, 200, 80), (70, 130, 255), (255, 60, 50)
-COLOURS = "green: infection found, blue: missed, red: falsely predicted"
-
-
-def paint(image: Mask, truth: Mask, prediction: Mask | None = None, opacity: float = 0.5) -> NDArray[np.uint8]:
-    """A slice in grey, its true infection in green; or, given a prediction, found, missed and false in colours.
-
-    Shape:
-        - image, truth, prediction: :math:`(H, W)` uint8; output: :math:`(H, W, 3)` uint8.
-    """
-    rgb = np.repeat(image[..., None], 3, -1).astype(float)
-    found = truth if prediction is None else prediction
-    for where, colour in (
-        ((truth > 0) & (found > 0), CORRECT),
-        ((truth > 0) & (found == 0), MISSED),
-        ((truth == 0) & (found > 0), FALSE),
-    ):
-        rgb[where] = (1 - opacity) * rgb[where] + opacity * np.array(colour)
-    return rgb.round().astype(np.uint8)
-
-
-def show(axes: Axes, picture: NDArray[np.uint8], title: str, points: Mask | None = None) -> None:
-    """Draw a picture without ticks; points as dots, red on infection and yellow on background."""
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(title, fontsize=8)
-    axes.set_axis_off()
-    if points is not None and (points == IGNORE).any():
-        for where, colour in (((points > 0) & (points != IGNORE), "red"), (points == 0, "yellow")):
-            rows, columns = np.nonzero(where)
-            axes.scatter(columns, rows, s=9, c=colour, edgecolors="black", linewidths=0.4)
 
 
 def spread(data: SliceDataModule, indices: list[int], count: int) -> set[int]:
@@ -56,7 +23,7 @@ def spread(data: SliceDataModule, indices: list[int], count: int) -> set[int]:
 
 
 def slice_arrays(data: SliceDataModule, index: int, prediction: Tensor) -> dict[str, Mask]:
-    """A slice's ``image``, ``points``, ``truth`` and ``prediction`` at the mask's native size, at which it is scored.
+    """Read a slice's ``image``, ``points``, ``truth`` and ``prediction`` at the mask's native size, which is scored.
 
     Where people's clicks leave a slice out, as they do test slices, it has no points.
 
@@ -80,13 +47,13 @@ def slice_arrays(data: SliceDataModule, index: int, prediction: Tensor) -> dict[
 def chosen_slices(
     data: SliceDataModule, indices: list[int], count: int, predictions: dict[int, Tensor]
 ) -> Iterator[tuple[str, dict[str, Mask]]]:
-    """The name and arrays of those among ``count`` chosen slices (:func:`spread`) that a batch predicted."""
+    """Yield the name and arrays of those among ``count`` chosen slices (:func:`spread`) that a batch predicted."""
     for index in sorted(spread(data, indices, count) & set(predictions)):
         yield data.store.slices[index].name, slice_arrays(data, index, predictions[index])
 
 
 class SliceRecorder(pl.Callback):
-    """Keeps a few infected test slices as arrays (``.npz``, see :func:`slice_arrays`) and pictures (``.png``).
+    """Keep a few infected test slices as arrays (``.npz``, see :func:`slice_arrays`) and pictures (``.png``).
 
     Args:
         folder: Where they go.

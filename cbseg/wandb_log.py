@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import WandbLogger
 from scipy.ndimage import grey_dilation
 
 from cbseg.config import Job
+from cbseg.drawing import Mask
 from cbseg.errors import InputError, check_choice
-from cbseg.overlays import Mask, chosen_slices
+from cbseg.overlays import chosen_slices
 from cbseg.points import IGNORE
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from skimage.measure import regionprops
 
+from cbseg.drawing import COLOURS, paint, show
 from cbseg.metrics import count_errors, region_grid
-from cbseg.overlays import COLOURS, paint, show
 from cbseg.points import IGNORE, find_regions
 from experiments.tables import PAPER_LOSSES, read_runs, titles
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
+from cbseg.drawing import COLOURS, paint
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
-from cbseg.overlays import COLOURS, paint
 from cbseg.points import IGNORE, find_regions
 from cbseg.run_state import CURVES as METRICS_CSV
 from cbseg.tracking import CONFIG, ERROR, METRICS, failure
@@ -196,7 +196,7 @@ def pictures(runs: Runs) -> list[dict[str, Any]]:
 
 
 def overlay(truth: NDArray[np.uint8], prediction: NDArray[np.uint8] | None = None) -> str:
-    """A data URI of the colours of :func:`cbseg.overlays.paint`, transparent elsewhere.
+    """A data URI of the colours of :func:`cbseg.drawing.paint`, transparent elsewhere.
 
     Shape:
         - truth, prediction: :math:`(H, W)` uint8.

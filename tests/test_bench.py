@@ -11,7 +11,7 @@ from cbseg.losses.lcfcn import LCFCNLoss
 from cbseg.losses.point import PointLoss
 from cbseg.models.fcn8 import FCN8
 from cbseg.transforms import RandomFlipRotation
-from experiments import bench, profile
+from experiments import bench, step_profile
 from experiments.benchmarks import training
 
 TINY = ("model=fcn8_tiny",)
@@ -70,8 +70,8 @@ def test_the_operations_of_a_convolution_are_counted_as_by_hand(monkeypatch):
 
 
 def test_the_profile_lists_operators_by_their_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(profile, "ROWS", 1000)
-    lines = profile.profile_ours("pl", tmp_path, (), tmp_path / "trace.json").splitlines()
+    monkeypatch.setattr(step_profile, "ROWS", 1000)
+    lines = step_profile.profile_ours("pl", tmp_path, (), tmp_path / "trace.json").splitlines()
     assert lines[0].split() == ["operator", "ms", "a", "step", "share", "calls"]
     layers = build(training._config("pl").model, "model").modules()
     convolutions = sum(isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for layer in layers)

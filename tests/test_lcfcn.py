@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcfcn_oracle import lcfcn_oracle
 from scipy.ndimage import gaussian_filter
 
 from cbseg.losses.consistency import Consistency
 from cbseg.losses.lcfcn import TERMS, LCFCNLoss, lcfcn_loss, lcfcn_terms
 from cbseg.transforms import RandomFlipRotation
+from experiments.benchmarks.lcfcn_oracle import lcfcn_oracle
 
 IGNORE = 255
 

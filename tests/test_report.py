@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbseg.overlays import CORRECT, FALSE, MISSED
+from cbseg.drawing import CORRECT, FALSE, MISSED
 from cbseg.run_state import RunState
 from experiments import figures, report
 

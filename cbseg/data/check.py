@@ -23,8 +23,8 @@ from cbseg.data.reading import reading
 from cbseg.data.scans import Scan, SliceData
 from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
+from cbseg.drawing import show
 from cbseg.errors import InputError
-from cbseg.overlays import show
 from cbseg.points import find_regions
 
 _COLUMNS = 6  # of the contact sheet

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cbseg.losses.lcfcn import lcfcn_loss
 from cbseg.points import IGNORE
+from experiments.benchmarks.lcfcn_oracle import lcfcn_oracle
 from experiments.benchmarks.noise import SIZE
-from tests.lcfcn_oracle import lcfcn_oracle
 
 
 def bench_lcfcn(repeats: int = 10) -> dict[str, float]:
@@ -47,7 +47,7 @@ def _best_ms(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, points: T
 
 
 def lcfcn_words(logits: Tensor, points: Tensor) -> Tensor:
-    """The literal LCFCN loss that the tests use."""
+    """The literal LCFCN loss that :mod:`experiments.benchmarks.lcfcn_oracle` spells out."""
     return torch.stack(list(lcfcn_oracle(logits, points).values())).sum()
 
 

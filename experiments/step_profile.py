@@ -1,7 +1,7 @@
 """Where the time of a training step goes: ``make profile`` prints operators of the plain step, then of ours.
 
-``python -m experiments.profile cb_fliprot`` profiles another loss, ``--overrides trainer.precision=32-true`` another
-setting; ``--out <folder>`` also writes traces for Perfetto or Chrome.
+``python -m experiments.step_profile cb_fliprot`` profiles another loss; ``--overrides trainer.precision=32-true``
+changes its config; ``--out <folder>`` also writes traces for Perfetto or Chrome.
 """
 
 import argparse
@@ -21,14 +21,14 @@ ROWS = 15
 
 
 def profile_plain(loss: str, trace: Path | None) -> str:
-    """The table of the plain step; see :func:`experiments.benchmarks.training.plain`."""
+    """Profile the plain step and return its table; see :func:`experiments.benchmarks.training.plain`."""
     profiler = _profiler()
     plain(loss, profiler.start, profiler.stop)
     return _table(profiler, training.PLAIN_STEPS, trace)
 
 
 def profile_ours(loss: str, folder: Path, overrides: tuple[str, ...], trace: Path | None) -> str:
-    """The table of our step, Lightning, logging and the reading of slices included."""
+    """Profile our step and return its table: Lightning, logging and the reading of slices included."""
     profiler = _profiler()
     ours(loss, folder, overrides, Clock(profiler.start, profiler.stop))
     return _table(profiler, training.STEPS, trace)
@@ -56,7 +56,7 @@ def _table(profiler: profile, steps: int, trace: Path | None) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Where the time of a training step goes.")
     parser.add_argument("loss", choices=LOSSES, nargs="?", default="cb_fliprot")
     parser.add_argument("--overrides", nargs="+", default=[], help="of model, loss, optim, trainer, compile; for ours")
