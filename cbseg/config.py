@@ -13,9 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cbseg.errors import InputError
+from cbseg.errors import ArgumentError, InputError
+from cbseg.explain import own_frames
 from cbseg.tracking import is_free, run_folder, settings_name
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -102,24 +104,60 @@ def _effective(choices: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[st
 
 
 def build(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """What a config's ``_target_`` makes of it.
+    """Make what a config's ``_target_`` names, and below it whatever has a ``_target_`` of its own.
 
     Args:
         config: Holds a ``_target_``.
-        key: Where it stands in the whole config, for messages.
+        key: Where it stands in the whole config.
         arguments: Added to the config's.
 
     Raises:
-        InputError: If a setting is refused; the message is the innermost one and not Hydra's around it.
+        InputError: If an argument is refused; the message begins with its path in the config. Later too: what is built
+            with ``_partial_`` names its path when it is called.
     """
     try:
-        return instantiate(config, **arguments)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return instantiate(OmegaConf.create(_with_paths(plain, key)), **arguments)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key or key}: has no value (???); give it one") from error
     except InstantiationException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if isinstance(cause, InputError):
-            raise cause from error
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
-            raise InputError(f"{key}: {cause}") from error
+        raise _innermost(error) from None  # Hydra's digest around it says nothing more
+
+
+def _with_paths(node: Any, key: str) -> Any:
+    """Put :func:`_call` between Hydra and each ``_target_``, so that what is wrong is told by its path."""
+    if isinstance(node, list):
+        return [_with_paths(child, f"{key}[{k}]") for k, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    node = {name: _with_paths(child, f"{key}.{name}") for name, child in node.items()}
+    if "_target_" in node:
+        node |= {"_target_": f"{__name__}._call", "target_": node["_target_"], "key_": key}
+    return node
+
+
+def _call(*positional: Any, target_: str, key_: str, **arguments: Any) -> Any:
+    """Call a config's target; what it refuses is an InputError with the path, what breaks inside it stays as it is."""
+    try:
+        function = instantiate({"_target_": target_, "_partial_": True})
+    except InstantiationException as error:
+        cause = _innermost(error)
+        if own_frames(cause):  # the module was found, and breaks
+            raise cause from None
+        raise InputError(f"{key_}._target_={target_}: cannot be imported ({cause}); correct the name") from error
+    try:
+        return function(*positional, **arguments)
+    except ArgumentError as error:
+        raise InputError(f"{key_}.{error}") from error
+    except InputError:
         raise
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        if own_frames(error)[1:]:  # after this one
+            raise
+        raise InputError(f"{key_}: {error}") from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error

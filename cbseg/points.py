@@ -92,8 +92,8 @@ def sample_points(
     array([[255, 255, 255],
            [  0,   2, 255]], dtype=uint8)
     """
-    check_choice("data.annotate.sampler", sampler, list(SAMPLERS))
-    check_choice("data.annotate.empty", empty, ["background", "ignore"])
+    check_choice("sampler", sampler, list(SAMPLERS))
+    check_choice("empty", empty, ["background", "ignore"])
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.min() < 0 or mask.max() >= IGNORE:
         raise ValueError(

@@ -20,7 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from cbseg.config import CONF, Job
 from cbseg.errors import InputError, check_whole
-from cbseg.finite import NonFiniteLossError
+from cbseg.explain import explain
 from cbseg.processes import isolated
 from cbseg.sweep import SweepReport, print_plan
 from cbseg.tracking import ERROR, METRICS, BusyError, failure, lock, record_failure
@@ -37,19 +37,19 @@ def run_or_record(job: Job) -> None:
         log.warning("%s", error)
     except Exception as error:
         record_failure(job.folder, job.config, traceback.format_exc())
-        log.error("%s: failed: %s", job.folder, error)
+        log.error("%s: failed: %s", job.folder, explain(error))
         sys.exit(1)
 
 
 def run_here(job: Job) -> None:
-    """A single run in this process: :func:`run`; where it breaks, the folder says why."""
+    """Do a single run in this process; where it breaks, the folder says why, and the process ends with exit code 1."""
     try:
         run(job)
-    except (InputError, BusyError):
-        raise
-    except Exception:
+    except (InputError, BusyError) as error:
+        sys.exit(f"error: {error}")
+    except Exception as error:
         record_failure(job.folder, job.config, traceback.format_exc())
-        raise
+        sys.exit(f"error: {explain(error)}\nThe whole traceback is in {job.folder / ERROR}")
 
 
 def _processes(config: DictConfig) -> int:
@@ -122,7 +122,7 @@ def main() -> None:
         _hydra_main()
     except ConfigCompositionException as error:
         sys.exit(f"error: {_explained(error)}")
-    except (InputError, BusyError, NonFiniteLossError, OverrideParseException, OSError) as error:
+    except (InputError, BusyError, OverrideParseException, OSError) as error:
         sys.exit(f"error: {error}")  # of an OSError, such as a full disk, the run's error.txt tells where
     except KeyboardInterrupt:
         sys.exit(130)

@@ -116,10 +116,7 @@ def build_module(config: DictConfig) -> SegmentationModule:
     """
     criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
     module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
-    try:
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"optim: {error}") from error
+    module.configure_optimizers()  # refuses what does not do before anything is trained
     return module
 
 

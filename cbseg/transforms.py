@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbseg.errors import InputError
+from cbseg.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,15 @@ class RandomFlipRotation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
-            raise InputError(f"loss.transforms.flip={self.flip}: give true or false")
-        wrong = [angle for angle in self.rotations if angle % 90]
-        if wrong or not self.rotations:
-            raise InputError(
-                f"loss.transforms.rotations={list(self.rotations)}: give multiples of 90, such as [0, 90, 180, 270]"
-            )
+            raise ArgumentError(f"flip={self.flip}: give true or false")
+        angles = list(self.rotations) if isinstance(self.rotations, Sequence) else []
+        if not angles or any(not isinstance(angle, int) or angle % 90 for angle in angles):
+            raise ArgumentError(f"rotations={self.rotations}: give multiples of 90, such as [0, 90, 180, 270]")
         size = self.image_size
-        if isinstance(size, Sequence) and len(set(size)) > 1 and any(angle % 180 for angle in self.rotations):
-            raise InputError(
-                f"data.image_size={list(size)} is not square, so rotations by {list(self.rotations)}° change "
-                "its shape; set a square data.image_size, or loss.transforms.rotations=[0,180], or loss=cb_flip"
+        if isinstance(size, Sequence) and len(set(size)) > 1 and any(angle % 180 for angle in angles):
+            raise ArgumentError(
+                f"rotations={angles}: an image of {list(size)} pixels is not square, and would change its shape; "
+                "give [0,180], take loss=cb_flip, or train on square images (data.image_size)"
             )
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[FlipRotation]:

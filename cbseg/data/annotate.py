@@ -51,10 +51,10 @@ class PointAnnotator:
         file: str | None = None,
         points_on: str = "native",
     ) -> None:
-        check_whole("data.annotate.seed", seed, least=0)
+        check_whole("seed", seed, least=0)
         sample_points(np.zeros((1, 1), np.uint8), sampler, seed, empty)  # refuses what does not exist
         self.sampler, self.seed, self.seed_per_slice, self.empty = sampler, seed, seed_per_slice, empty
-        check_choice("data.annotate.points_on", points_on, ["native", "resized"])
+        check_choice("points_on", points_on, ["native", "resized"])
         self.points_on, self.num_classes, self.file = points_on, num_classes, file
         self.clicks = None if file is None else read_points(Path(file).expanduser())
         self._reviewed: set[Path] = set()

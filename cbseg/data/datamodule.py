@@ -18,7 +18,7 @@ from cbseg.data.scans import Scan
 from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split
 from cbseg.data.store import SliceInfo, SliceStore, prepare
-from cbseg.errors import InputError, check_whole
+from cbseg.errors import ArgumentError, InputError, check_whole
 from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return both sides of ``data.image_size``, which may be one number for both.
+    """Return both sides of ``image_size``, which may be one number for both.
 
     Raises:
         InputError: If it is neither one number nor two, or a side is too small for the network.
     """
     size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
-        raise InputError(f"data.image_size={image_size}: give one number or [height,width], 32 pixels or more")
+        raise ArgumentError(f"image_size={image_size}: give one number or [height,width], 32 pixels or more")
     return size[0], size[1]
 
 
@@ -192,9 +192,9 @@ class SliceDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if epoch not in ("once", "released") and not (type(epoch) is int and epoch >= 1):
-            raise InputError(f"data.epoch={epoch}: give once, released, or a number of samples, 1 or more")
-        check_whole("data.batch_size", batch_size, least=1)
-        check_whole("data.num_workers", num_workers, least=0)
+            raise ArgumentError(f"epoch={epoch}: give once, released, or a number of samples, 1 or more")
+        check_whole("batch_size", batch_size, least=1)
+        check_whole("num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
         self.dataset, self.root, self.store_root = name, Path(root).expanduser(), Path(store).expanduser()
         if generate is None and not self.root.is_dir():

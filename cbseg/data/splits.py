@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cbseg.data.store import SliceInfo
-from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.errors import ArgumentError, InputError, check_choice, check_whole
 
 
 class Split(NamedTuple):
@@ -24,7 +24,7 @@ def published(slices: Sequence[SliceInfo], val: int) -> Split:
     Raises:
         InputError: If there are too few training slices, or no test slices, or ``val`` is no count.
     """
-    check_whole("data.split.val", val, least=1)
+    check_whole("val", val, least=1)
     train = [i for i, item in enumerate(slices) if item.subset == "train"]
     test = [i for i, item in enumerate(slices) if item.subset == "test"]
     if len(train) <= val or not test:
@@ -49,12 +49,12 @@ def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
     Raises:
         InputError: If there are not that many folds, or more folds than training slices.
     """
-    check_whole("data.split.folds", folds, least=2)
-    check_whole("data.split.fold", fold, least=0)
+    check_whole("folds", folds, least=2)
+    check_whole("fold", fold, least=0)
     train = [i for i, item in enumerate(slices) if item.subset == "train"]
     if fold >= folds or folds > len(train):
-        raise InputError(
-            f"data.split.fold={fold} of data.split.folds={folds}, {len(train)} training slices: "
+        raise ArgumentError(
+            f"fold={fold} of folds={folds}, {len(train)} training slices: "
             "folds are numbered from 0, and each needs a slice"
         )
     held_out = train[fold::folds]
@@ -75,9 +75,9 @@ def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int, order:
     Raises:
         InputError: If there are not exactly as many scans, or the order does not exist.
     """
-    check_choice("data.split.order", order, list(_ORDERS))
+    check_choice("order", order, list(_ORDERS))
     for name, count in (("train", train), ("val", val), ("test", test)):
-        check_whole(f"data.split.{name}", count, least=1)
+        check_whole(name, count, least=1)
     scans = sorted({item.scan for item in slices}, key=_ORDERS[order])
     if len(scans) != train + val + test:
         raise InputError(
@@ -98,7 +98,7 @@ def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
         InputError: If a scan is too short to give each part a slice, or a share is no share.
     """
     if not (0 < train < train + val < 1):
-        raise InputError(f"data.split.train={train}, data.split.val={val}: shares above 0 whose sum is below 1")
+        raise ArgumentError(f"train={train}, val={val}: shares above 0 whose sum is below 1")
     split = Split([], [], [])
     for scan in sorted({item.scan for item in slices}, key=_by_number):
         places = sorted((i for i, item in enumerate(slices) if item.scan == scan), key=lambda i: slices[i].position)

@@ -99,7 +99,7 @@ def with_reading(
         InputError: If the intensity does not exist, the window is not a lower and a higher value, or the crop not two
             sizes.
     """
-    check_choice("data.find_scans.intensity", intensity, ["window", "released"])
+    check_choice("intensity", intensity, ["window", "released"])
     if not _is_pair(window, (int, float)) or not window[0] < window[1]:
         raise InputError(f"data.find_scans.window={window}: give [low,high] in HU, such as [-1250,250]")
     if crop is not None and (not _is_pair(crop, (int,)) or min(crop) < 1):

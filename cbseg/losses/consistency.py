@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cbseg.errors import InputError, check_choice
+from cbseg.errors import ArgumentError, check_choice
 from cbseg.losses.base import Batch, Net, SupervisedLoss, Terms, with_total
 from cbseg.transforms import RandomFlipRotation, apply_each
 
@@ -63,11 +63,11 @@ class Consistency(nn.Module):
         compare: str = "probs",
     ) -> None:
         super().__init__()
-        check_choice("loss.compare", compare, ["probs", "logits"])
+        check_choice("compare", compare, ["probs", "logits"])
         if not (isinstance(weight, int | float) and weight >= 0):
-            raise InputError(f"loss.weight={weight}: λ is a number, 0 or more")
+            raise ArgumentError(f"weight={weight}: λ is a number, 0 or more")
         if not isinstance(supervised, SupervisedLoss):
-            raise InputError(f"loss.supervised: {type(supervised).__name__} compares no single view; take such as pl")
+            raise ArgumentError(f"supervised: {type(supervised).__name__} compares no single view; take such as pl")
         self.supervised = supervised
         self.transforms = transforms
         self.weight = weight

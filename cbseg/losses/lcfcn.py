@@ -171,7 +171,7 @@ class LCFCNLoss(SupervisedLoss):
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        check_choice("loss.reduction", reduction, ["mean", "sum"])
+        check_choice("reduction", reduction, ["mean", "sum"])
         self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:

@@ -51,7 +51,7 @@ class PointLoss(SupervisedLoss):
 
     def __init__(self, reduction: str = "image") -> None:
         super().__init__()
-        check_choice("loss.reduction", reduction, ["image", "batch"])
+        check_choice("reduction", reduction, ["image", "batch"])
         self.reduction = reduction
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbseg.errors import InputError, check_choice
+from cbseg.errors import ArgumentError, check_choice
 from cbseg.models.weights import load_vgg16
 
 _CAFFE_PAD = 100
@@ -88,17 +88,17 @@ class FCN8(nn.Module):
         dropout_of: str = "channels",
     ) -> None:
         super().__init__()
-        check_choice("model.padding", padding, ["same", "caffe"])
-        check_choice("model.dropout_of", dropout_of, ["channels", "elements"])
+        check_choice("padding", padding, ["same", "caffe"])
+        check_choice("dropout_of", dropout_of, ["channels", "elements"])
         if len(channels) != 5 or len(convolutions) != 5:
-            raise InputError(
-                f"model.channels={list(channels)}, model.convolutions={list(convolutions)}: five stages each"
-            )
+            raise ArgumentError(f"channels={list(channels)}, convolutions={list(convolutions)}: five stages each")
         if min(num_classes, fc_channels, *channels, *convolutions) < 1:
-            raise InputError(
-                f"model.channels={list(channels)}, model.convolutions={list(convolutions)}, model.fc_channels="
-                f"{fc_channels}: 1 or more each"
+            raise ArgumentError(
+                f"fc_channels={fc_channels}, channels={list(channels)}, convolutions={list(convolutions)}, "
+                f"num_classes={num_classes}: 1 or more each"
             )
+        if not 0 <= dropout <= 1:
+            raise ArgumentError(f"dropout={dropout}: give a probability, 0 to 1")
         self.padding = padding
         caffe = padding == "caffe"
 

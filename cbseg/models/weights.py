@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from cbseg.errors import InputError
+from cbseg.errors import ArgumentError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +90,15 @@ def _download_imagenet() -> dict[str, Tensor]:
     try:
         return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        raise InputError(
-            f"model.weights=imagenet: torchvision could not download VGG16 ({error}). Offline, give the file with "
+        raise ArgumentError(
+            f"weights=imagenet: torchvision could not download VGG16 ({error}). Offline, give the file with "
             "model.weights=<path of a VGG16 state dict>, or train from scratch with model.weights=none"
         ) from error
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError(f"model.weights={path}: no such file; give imagenet, none or the path of a VGG16 state dict")
+        raise ArgumentError(f"weights={path}: no such file; give imagenet, none or the path of a VGG16 state dict")
     with damage_refused(path, "Save it with torch.save(model.state_dict(), path)"):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -5,10 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from cbseg.config import compose
+from cbseg.config import build, compose
 from cbseg.data.datamodule import EpochSampler, normalise
 from cbseg.data.splits import published
 from cbseg.data.store import SliceInfo
@@ -25,7 +23,7 @@ def make(covid_a, store):
             ["experiment=demo", "data.image_size=64", "data.split.val=2", "data.generate=null",
              f"data.root={covid_a}", f"store={store}", *overrides]
         )  # fmt: skip
-        datamodule = instantiate(OmegaConf.masked_copy(config, ["data", "model", "protocol", "seed", "store"]).data)
+        datamodule = build(config.data, "data")
         datamodule.setup()
         return datamodule
 
@@ -234,5 +232,5 @@ def test_a_training_slice_without_clicks_is_named(make, tmp_path):
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_read(make, override, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(InputError, match=message):
         make(override, "data.root=/nowhere")

@@ -256,7 +256,7 @@ def test_what_falls_out_at_once(dropout_of, whole):
 def test_settings_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="same, caffe"):
         FCN8(padding="valid")
-    with pytest.raises(InputError, match=r"model\.dropout_of=pixels.*channels, elements"):
+    with pytest.raises(InputError, match=r"^dropout_of=pixels.*channels, elements"):
         FCN8(dropout_of="pixels")
     with pytest.raises(InputError, match="five stages"):
         FCN8(channels=(4, 4))

@@ -1,0 +1,95 @@
+"""README's example of a new loss runs as it is written, and a mistake in it is shown as what it is."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def example(request, tmp_path):
+    """A checkout with README's two files of "Adding a loss" in it; gives them by their path in the checkout."""
+    root = request.config.rootpath
+    for folder in ("cbseg", "conf"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    section = (root / "README.md").read_text().split("### Adding a loss")[1].split("\n##")[0]
+    files = {}
+    for code in re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.S):
+        name = code.splitlines()[0].removeprefix("# ")
+        files[name] = tmp_path / name
+        assert not files[name].exists()
+        files[name].write_text(code)
+    assert list(files) == ["cbseg/losses/focal.py", "conf/loss/focal.yaml"]
+    return files
+
+
+@pytest.fixture
+def command(tmp_path, covid_a, store):
+    """``command("loss=focal")`` runs ``python -m cbseg.run`` in that checkout; gives what it printed and its code."""
+
+    def one(*arguments):
+        small = [
+            "experiment=demo", "data=covidA", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false",
+            "trainer.max_epochs=1", "data.image_size=64", "data.split.val=2", "data.generate=null",
+            f"data.root={covid_a}", f"store={store}", "runs=runs",
+        ]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "cbseg.run", *arguments, *small],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout + done.stderr, done.returncode
+
+    return one
+
+
+@pytest.mark.parametrize("arguments", [["loss=focal"], ["loss=cb_fliprot", "loss@loss.supervised=focal"]])
+def test_readmes_example_of_a_loss_trains_as_it_is_written(example, command, arguments, tmp_path):
+    printed, code = command(*arguments)
+    assert code == 0, printed
+    (curves,) = tmp_path.glob("runs/covidA/*/*/metrics.csv")
+    assert "train/focal" in curves.read_text()
+
+
+def broken(example, old, new):
+    """Put a mistake into the example's loss; gives the number of its line."""
+    path = example["cbseg/losses/focal.py"]
+    text = path.read_text().replace(old, new)
+    path.write_text(text)
+    return 1 + next(k for k, line in enumerate(text.splitlines()) if new in line)
+
+
+MISTAKES = {
+    "while it trains": ("focal.sum() / ", "focl.sum() / ", "NameError: name 'focl' is not defined"),
+    "where it is made": ("self.gamma = gamma", "self.gamma = gama", "NameError: name 'gama' is not defined"),
+    "where it is read": ("from torch import Tensor", "from torch import Tenser", "ImportError: cannot import name"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_mistake_in_a_loss_of_ones_own_is_shown_by_its_line_and_exception(example, command, mistake, sweep, tmp_path):
+    old, new, exception = mistake
+    line = broken(example, old, new)
+    printed, code = command(*(["-m"] if sweep else []), "loss=focal")
+    assert code == 1
+    assert f"cbseg/losses/focal.py:{line}, in " in printed
+    assert new in printed
+    assert exception in printed
+    assert "HYDRA_FULL_ERROR" not in printed
+    assert "full_key" not in printed
+    assert "Traceback" not in printed
+    assert len(printed.splitlines()) < 16
+    (whole,) = tmp_path.glob("runs/covidA/focal/*/error.txt")
+    assert "Traceback" in whole.read_text()
+    assert exception in whole.read_text()
+
+
+def test_an_argument_that_the_loss_does_not_have_is_told_by_its_key(example, command, tmp_path):
+    printed, code = command("loss=focal", "+loss.gama=3")
+    assert code == 1
+    assert printed.startswith("error: loss: ")
+    assert "gama" in printed
+    assert len(printed.splitlines()) == 1
