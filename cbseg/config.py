@@ -1,16 +1,16 @@
-"""Configs: composed by Hydra into jobs, compared with the defaults, and made into objects."""
+"""Configs: composed by Hydra, and made into objects."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import filterfalse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -18,89 +18,32 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.errors import ArgumentError, InputError
 from cbseg.explain import own_frames
-from cbseg.tracking import is_free, run_folder, settings_name
 
 CONF = Path(__file__).parent.parent / "conf"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to do.
-
-    Attributes:
-        config: Its composed config, without Hydra's own part.
-        data: The name of its data config.
-        loss: The name of its loss config.
-        overrides: What it was composed with.
-    """
-
-    config: DictConfig
-    data: str
-    loss: str
-    overrides: Sequence[str]
-
-    @classmethod
-    def of(cls, overrides: Sequence[str]) -> "Job":
-        """The job that some overrides compose."""
-        config = compose(overrides)
-        choices = config.hydra.runtime.choices
-        return cls(without_hydra(config), choices["data"], choices["loss"], overrides)
-
-    @cached_property
-    def settings(self) -> str:
-        """What it changes of the defaults, as a name; see :func:`cbseg.tracking.settings_name`."""
-        return settings_name(effective_overrides(self.overrides))
-
-    @property
-    def folder(self) -> Path:
-        """Where its run lies."""
-        return run_folder(self.config.runs, self.data, self.loss, self.config.seed, self.settings)
-
-
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """The config of one run, with Hydra's own under ``hydra``."""
+    """Compose the config of one run, with Hydra's own under ``hydra``."""
     inside_app = GlobalHydra.instance().is_initialized()
-    with nullcontext() if inside_app else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with nullcontext() if inside_app else config_files():
         return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
+@contextmanager
+def config_files(more: str | None = None) -> Iterator[None]:
+    """Let :func:`compose` read ``conf/``, and before it a folder with more configs, if one is given."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        if more is not None:
+            path = create_config_search_path(str(CONF))
+            path.prepend("command line", f"file://{Path(more).absolute()}", SearchPathQuery(provider="schema"))
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2("cbseg", path)
+        yield
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A config without Hydra's own part."""
+    """Return a config without Hydra's own part."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def effective_overrides(overrides: Sequence[str]) -> list[str]:
-    """Those of a run's overrides that change its config and are not free, each value as the config holds it.
-
-    Those that refer to other keys, which may be free, stay as they are written.
-    """
-    choices = tuple(o for o in overrides if o.split("=")[0] in ("data", "loss"))
-    return list(_effective(choices, tuple(filterfalse(is_free, overrides))))
-
-
-@cache  # a sweep asks for each of its seeds, before and after
-def _effective(choices: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[str, ...]:
-    def plain(some: Sequence[str]) -> DictConfig | None:
-        try:
-            return without_hydra(compose([*choices, *some]))
-        except ConfigCompositionException:  # without optim=sps there is no optim.beta
-            return None
-
-    whole = plain(overrides)
-    assert whole is not None
-    kept = list(overrides)
-    for override in sorted(overrides):
-        without = [other for other in kept if other is not override]
-        if "${" not in override and plain(without) == whole:
-            kept = without
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-
-    def normal(override: str) -> str:
-        key = override.split("=")[0].lstrip("+")
-        is_value = key.split("@")[0] not in groups and not key.startswith("~") and "${" not in override
-        return f"{key}={OmegaConf.select(whole, key)}" if is_value else override
-
-    return tuple(normal(override) for override in kept)
 
 
 def build(config: DictConfig, key: str, **arguments: Any) -> Any:

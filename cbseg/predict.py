@@ -33,9 +33,9 @@ from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
 from cbseg.models.weights import damage_refused
 from cbseg.module import predict_mask
+from cbseg.parts import build_network
 from cbseg.points import find_regions
-from cbseg.tracking import BEST, CONFIG, METRICS
-from cbseg.training import build_network
+from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,16 @@ class Predictor:
     """
 
     def __init__(self, run: Path) -> None:
-        if not (run / BEST).is_file() or not (run / CONFIG).is_file():
-            raise InputError(f"{run}: holds no {BEST} or no {CONFIG}; give a run's folder, runs/<data>/<loss>/seed<k>")
-        if not (run / METRICS).is_file():
+        folder = RunFolder(run)
+        if not folder.best.is_file() or not folder.config.is_file():
+            raise InputError(
+                f"{run}: holds no {folder.best.name} or no {folder.config.name}; give a run's folder, "
+                "runs/<data>/<loss>/seed<k>"
+            )
+        if not folder.metrics.is_file():
             log.warning("%s: is not finished; its best weights so far are taken", run)
         self.run = run
-        config: Any = OmegaConf.load(run / CONFIG)
+        config: Any = OmegaConf.load(folder.config)
         reading = config.data.find_scans
         for key, usual in (("intensity", "window"), ("crop", None)):
             if reading.get(key, usual) != usual:
@@ -75,8 +79,8 @@ class Predictor:
         if "weights" in config.model:
             config.model.weights = "none"
         self.net = build_network(config).eval()
-        with damage_refused(run / BEST, "Run it again with rerun=true"):
-            state = torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]
+        with damage_refused(folder.best, "Run it again with rerun=true"):
+            state = torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"]
             self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net.to(self.device)

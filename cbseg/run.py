@@ -1,6 +1,10 @@
 """The entry point: one composed config in, one finished run folder out.
 
 ``python -m cbseg.run loss=pl data=covidA`` is one run; ``-m`` and commas make it a sweep.
+
+:func:`main` has the order: a sweep's jobs are composed, their data is looked for, Hydra's launcher starts them (its own
+one by one, joblib's several at once, submitit's on a cluster), each calls :func:`start`, and what became of them is
+read from their folders. A single run is one call of :func:`start`.
 """
 
 import logging
@@ -8,52 +12,138 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import hydra
 import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from cbseg.config import CONF, Job
+from cbseg.config import CONF
 from cbseg.errors import InputError, check_whole
 from cbseg.explain import explain
+from cbseg.job import Job
 from cbseg.processes import isolated
-from cbseg.sweep import SweepReport, print_plan
-from cbseg.tracking import ERROR, METRICS, BusyError, failure, lock, record_failure
+from cbseg.run_folder import BusyError
+from cbseg.sweep import finished_at, missing_data, print_plan, summarise, sweep_jobs
 from cbseg.training import run
 
 log = logging.getLogger("cbseg")
 
 
+def main() -> None:
+    """Run the command line; bad input ends it with one clear message and exit code 1."""
+    warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")  # submitit_slurm is ours
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing its own digest
+    given = get_args_parser().parse_args()
+    asks = given.help or given.hydra_help or given.cfg or given.info or given.shell_completion
+    try:
+        jobs = [] if asks else sweep_jobs(given.overrides, given.multirun, given.config_dir)
+        if not jobs:
+            _hydra_main()
+        elif jobs[0].config.dry_run:
+            print_plan(jobs)
+        elif not sweep(jobs):
+            sys.exit(1)
+    except ConfigCompositionException as error:
+        sys.exit(f"error: {_with_choices(error)}")
+    except (InputError, OverrideParseException, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def sweep(jobs: Sequence[Job]) -> bool:
+    """Do a sweep's jobs, print what became of each, and return whether all are finished.
+
+    Raises:
+        InputError: If data is not there; nothing was started then.
+    """
+    if problems := missing_data(jobs):
+        raise InputError(f"nothing was started, as data is not there\n{problems}")
+    before = [finished_at(job.folder) for job in jobs]
+    try:
+        _hydra_main()
+    except Exception as error:  # a launcher's processes died; the folders tell which runs they left
+        print(traceback.format_exception_only(error)[-1].strip())
+    finally:
+        finished = summarise(jobs, before)
+    return finished
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _hydra_main(config: DictConfig) -> None:
+    """Compose the command's config, or each of a sweep's, and start its run."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    chosen = HydraConfig.get()
+    overrides = OmegaConf.to_container(chosen.overrides.task, resolve=False)  # ${seed} stays, as in the run's name
+    choices = chosen.runtime.choices
+    start(Job(config, choices["data"], choices["loss"], overrides), chosen.mode == RunMode.MULTIRUN)  # type: ignore
+
+
+def start(job: Job, in_sweep: bool) -> None:
+    """Do one run: a single one in this process; one of a sweep, or on several devices, in processes of its own.
+
+    Where it fails, its folder says why. A single run then ends the command, a sweep goes on.
+    """
+    try:
+        if job.config.dry_run:
+            print_plan([job])
+            return
+        processes = _processes(job.config)
+        if processes == 1 and not in_sweep:
+            run(job)
+            return
+        reason = _apart(job, processes)
+        if reason and not in_sweep:
+            sys.exit(f"error: {job.folder}: {job.folder.failure() or reason}")
+    except (InputError, BusyError) as error:
+        if not in_sweep:
+            sys.exit(f"error: {error}")
+        log.warning("%s", error)
+        if isinstance(error, InputError):
+            job.folder.record_failure(job.config, str(error))
+    except Exception as error:
+        job.folder.record_failure(job.config, traceback.format_exc())
+        told = f"{explain(error)}\nThe whole traceback is in {job.folder.error}"
+        if not in_sweep:
+            sys.exit(f"error: {told}")
+        log.error("%s: failed: %s", job.folder, told)
+
+
+def _apart(job: Job, processes: int) -> str:
+    """Do a run in processes of its own; returns why it failed, or nothing."""
+    folder = job.folder
+    with folder.lock() if processes > 1 else nullcontext():
+        if not folder.metrics.is_file():
+            folder.error.unlink(missing_ok=True)
+        reason = isolated(run_or_record, job, processes=processes)
+    if reason:
+        folder.record_failure(job.config, reason)
+    return reason
+
+
 def run_or_record(job: Job) -> None:
-    """A sweep's job: :func:`run`; where it fails, the folder says why, and the process ends with exit code 1."""
+    """Do a run; where it fails, the folder says why, and the process ends with exit code 1."""
     try:
         run(job)
     except BusyError as error:
         log.warning("%s", error)
     except Exception as error:
-        record_failure(job.folder, job.config, traceback.format_exc())
+        job.folder.record_failure(job.config, traceback.format_exc())
         log.error("%s: failed: %s", job.folder, explain(error))
         sys.exit(1)
 
 
-def run_here(job: Job) -> None:
-    """Do a single run in this process; where it breaks, the folder says why, and the process ends with exit code 1."""
-    try:
-        run(job)
-    except (InputError, BusyError) as error:
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        record_failure(job.folder, job.config, traceback.format_exc())
-        sys.exit(f"error: {explain(error)}\nThe whole traceback is in {job.folder / ERROR}")
-
-
 def _processes(config: DictConfig) -> int:
-    """How many processes train a run: one for each device.
+    """Return how many processes train a run: one for each device.
 
     Raises:
         InputError: If there are several, and their trainer was not chosen.
@@ -70,70 +160,14 @@ def _processes(config: DictConfig) -> int:
     return int(chosen)
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _hydra_main(config: DictConfig) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    chosen = HydraConfig.get()
-    choices = chosen.runtime.choices
-    job = Job(config, choices["data"], choices["loss"], list(chosen.overrides.task))
-    sweep = chosen.mode == RunMode.MULTIRUN
-    if config.dry_run:
-        print_plan([job])
-    elif not sweep and _processes(config) == 1:
-        run_here(job)
-    else:
-        _train_apart(job, _processes(config), sweep)
-
-
-def _train_apart(job: Job, processes: int, sweep: bool) -> None:
-    """Train a run in processes of its own."""
-    folder = job.folder
-    try:
-        with lock(folder) if processes > 1 else nullcontext():
-            if not (folder / METRICS).is_file():
-                (folder / ERROR).unlink(missing_ok=True)
-            reason = isolated(run_or_record, job, processes=processes)
-    except BusyError as error:
-        reason = str(error) if not sweep else ""
-        log.warning("%s", error)
-    if reason:
-        record_failure(folder, job.config, reason)
-        if not sweep:
-            sys.exit(f"error: {folder}: {failure(folder) or reason}")
-
-
-def _explained(error: ConfigCompositionException) -> str:
-    """Hydra's message, and for a misspelt key the keys that exist beside it."""
+def _with_choices(error: ConfigCompositionException) -> str:
+    """Return Hydra's message, and for a misspelt key the keys that exist beside it."""
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         exist = ", ".join(str(key) for key in cause.parent_node)
         where = str(cause.full_key).rpartition(".")[0] or "the config"
         return f"{error}\n{cause.full_key} does not exist; {where} has: {exist}"
     return str(error)
-
-
-def main() -> None:
-    """Run the command line; bad input ends it with one clear message and exit code 1."""
-    warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")  # submitit_slurm is ours
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing its own digest
-    try:
-        _hydra_main()
-    except ConfigCompositionException as error:
-        sys.exit(f"error: {_explained(error)}")
-    except (InputError, BusyError, OverrideParseException, OSError) as error:
-        sys.exit(f"error: {error}")  # of an OSError, such as a full disk, the run's error.txt tells where
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception:
-        if SweepReport.current is None:
-            raise
-        # a launcher's processes died; the folders tell which runs they left
-        print(traceback.format_exception_only(sys.exc_info()[1])[-1].strip())
-    finally:
-        if SweepReport.current is not None and not SweepReport.current.summarise() and sys.exc_info()[0] is None:
-            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from cbseg.tracking import BEST, LAST
-
-CURVES = "metrics.csv"
+from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
 class RunState(Checkpoint):
-    """Writes ``metrics.csv``, ``best.ckpt`` and ``last.ckpt`` after each epoch, each whole or not at all.
+    """Write ``metrics.csv``, ``best.ckpt`` and ``last.ckpt`` after each epoch, each whole or not at all.
 
     A run that was killed goes on from ``last.ckpt``, which is written first and holds all that the others do. What it
     repeats of the epoch in which it died, it repeats exactly, as every random draw depends on seed and epoch alone.
@@ -37,7 +35,7 @@ class RunState(Checkpoint):
         precision: That of the trainer; a run that goes on in another says so.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+    def __init__(self, folder: RunFolder, monitor: str, mode: str) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
@@ -66,7 +64,7 @@ class RunState(Checkpoint):
             self._begun = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training paused, once a GPU has done what it was given."""
+        """Stop the clock, once a GPU has done what it was given."""
         if trainer.sanity_checking:
             return
         if pl_module.device.type == "cuda":
@@ -82,42 +80,41 @@ class RunState(Checkpoint):
         improved = not self.best or self._value(row) > self._value(self.best)
         if improved:
             self.best = row
-        self._save(trainer, LAST, weights_only=False)
+        self._save(trainer, self.folder.last, weights_only=False)
         if improved:
-            self._save(trainer, BEST, weights_only=True)
+            self._save(trainer, self.folder.best, weights_only=True)
         if trainer.is_global_zero:
             self.write_curves()
 
     def write_curves(self) -> None:
         """Write ``metrics.csv``."""
-        part = self.folder / f"{CURVES}.part"
+        part = _part(self.folder.curves)
         pd.DataFrame(self.history).to_csv(part, index=False)
-        part.replace(self.folder / CURVES)
+        part.replace(self.folder.curves)
 
     def resume(self, repair: bool) -> Path:
-        """Take over what ``last.ckpt`` knows, and give its path.
+        """Take over what ``last.ckpt`` knows, and return its path.
 
         Args:
             repair: Whether to write what the other files lack, if the run was killed before they were written.
         """
-        path = self.folder / LAST
-        last = torch.load(path, map_location="cpu", weights_only=True)
+        last = torch.load(self.folder.last, map_location="cpu", weights_only=True)
         self.load_state_dict(last["callbacks"][self.state_key])
         if repair:
             self.write_curves()
             if self.best["epoch"] == self.epochs:
-                part = self.folder / f"{BEST}.part"
+                part = _part(self.folder.best)
                 torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
-                part.replace(self.folder / BEST)
-        return path
+                part.replace(self.folder.best)
+        return self.folder.last
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook: goes into ``last.ckpt``."""
+        """Return what goes into ``last.ckpt``, for Lightning."""
         kept = ("history", "best", "complete", "seconds", "precision")
         return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook: comes from ``last.ckpt``."""
+        """Take over what comes from ``last.ckpt``, for Lightning."""
         self.history, self.best = list(state_dict["history"]), state_dict["best"]
         self.complete, self.seconds = state_dict["complete"], state_dict["seconds"]
         self.precision = state_dict.get("precision", "")
@@ -126,9 +123,14 @@ class RunState(Checkpoint):
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
         return -math.inf if math.isnan(score) else score
 
-    def _save(self, trainer: pl.Trainer, name: str, weights_only: bool) -> None:
-        part = self.folder / f"{name}.part"
+    def _save(self, trainer: pl.Trainer, path: Path, weights_only: bool) -> None:
+        part = _part(path)
         trainer.save_checkpoint(part, weights_only)
         if trainer.is_global_zero:
-            part.replace(self.folder / name)
+            part.replace(path)
         trainer.strategy.barrier()
+
+
+def _part(path: Path) -> Path:
+    """Return where a file is written before it is whole."""
+    return path.with_name(f"{path.name}.part")

@@ -1,7 +1,8 @@
-"""A run: trains with one composed config, selects, tests, and leaves one finished folder behind."""
+"""A run: prepares its parts, trains, selects and tests, and leaves one finished folder behind."""
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -9,37 +10,35 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
-from cbseg.config import Job, build
+from cbseg.config import build
+from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
-from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
+from cbseg.hardware import keep_freed_memory
+from cbseg.job import Job
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
-from cbseg.overlays import SliceRecorder
-from cbseg.processes import StopAtOnce
+from cbseg.parts import build_module, build_run_trainer
+from cbseg.provenance import provenance
+from cbseg.results import Result, read_result
 from cbseg.run_state import RunState
-from cbseg.settings import check_settings
-from cbseg.tracking import (
-    BEST,
-    ERROR,
-    LAST,
-    METRICS,
-    environment,
-    is_finished,
-    is_resumable,
-    lock,
-    open_folder,
-    write_json,
-)
-from cbseg.wandb_log import ValidationOverlays, logged_to_wandb
+from cbseg.wandb_log import logged_to_wandb
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's parts, ready to train."""
+
+    datamodule: SliceDataModule
+    module: SegmentationModule
+    trainer: pl.Trainer
+    timer: Timer
+    state: RunState
 
 
 def run(job: Job) -> Path:
@@ -49,134 +48,131 @@ def run(job: Job) -> Path:
         The run's folder.
 
     Raises:
-        InputError: If a setting or the data is bad; nothing was trained then, and nothing is lost.
+        InputError: If the config or the data is bad; nothing was trained then, and nothing is lost.
         BusyError: If another process trains this run.
         NonFiniteLossError: If training diverged; the folder keeps ``best.ckpt``.
     """
     config, folder = job.config, job.folder
-    check_settings(config)
-    if not config.rerun and is_finished(folder, config):
+    check_config(config)
+    if not config.rerun and folder.is_finished(config):
+        refuse_other_data(job)
         log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
-        return folder
+        return folder.path
+    parts, code = prepare(job), provenance()
+    with folder.lock() if parts.trainer.world_size == 1 else nullcontext():  # of several processes, the parent holds it
+        if not config.rerun and folder.is_finished(config):
+            log.info("%s: finished by another process", folder)
+        else:
+            scores = train(job, parts)
+            if parts.trainer.is_global_zero:
+                record(job, parts, scores, code)
+    return folder.path
 
+
+def refuse_other_data(job: Job) -> None:
+    """Refuse to take a finished run for one on data that has changed since, or lies elsewhere and is other data.
+
+    Where the data is no longer there at all, there is nothing to compare.
+
+    Raises:
+        InputError: If the data cannot be read, is other data, or its points are others; the run's folder says so too.
+    """
+    folder, data = job.folder, job.config.data
+    folder.refusal.unlink(missing_ok=True)
+    if data.generate is None and not Path(data.root).is_dir():
+        return
+    was = read_result(folder).fingerprint
+    try:
+        datamodule = build(data, "data")
+        datamodule.setup()
+        if was != datamodule.fingerprint:
+            raise InputError(
+                f"{folder}: holds a finished run on other data or points (fingerprint {was}) than those of data.root="
+                f"{data.root} (fingerprint {datamodule.fingerprint}). rerun=true runs it again on these and keeps the "
+                "old folder aside; runs=<another folder> leaves it as it is"
+            )
+    except InputError as error:
+        folder.refusal.write_text(str(error))
+        raise
+
+
+def prepare(job: Job) -> Parts:
+    """Make a run's parts; nothing is written into its folder.
+
+    Raises:
+        InputError: If the config or the data is bad.
+    """
+    config = job.config
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule, module = build(config.data, "data"), build_module(config)
     monitor = config.selection.monitor
-    state = RunState(folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
-    trainer, timer = make_trainer(config, folder, state)
+    state = RunState(job.folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
+    trainer, timer = build_run_trainer(config, state)
     datamodule.setup()
-    code = environment()
-
-    with lock(folder) if trainer.world_size == 1 else nullcontext():  # of several processes, the parent holds it
-        if not config.rerun and is_finished(folder, config):
-            log.info("%s: finished by another process", folder)
-            return folder
-        resumes = open_folder(folder, config) if trainer.is_global_zero else is_resumable(folder, config)
-        last = state.resume(repair=trainer.is_global_zero) if resumes else None
-        split = {name: len(part) for name, part in datamodule.split._asdict().items()}
-        with logged_to_wandb(trainer, job, state.history) if trainer.is_global_zero else nullcontext():
-            if trainer.is_global_zero:
-                parts = ", ".join(f"{slices} {name}" for name, slices in split.items())
-                goes_on = f", goes on after epoch {state.epochs} of {config.trainer.max_epochs}" if resumes else ""
-                log.info("%s: %s slices%s", folder, parts, goes_on)
-            try:
-                result = fit_and_test(trainer, module, datamodule, state, timer, last)
-            except MisconfigurationException as error:  # what Lightning alone can tell
-                raise InputError(f"trainer: {error}") from error
-        if not trainer.is_global_zero:
-            return folder
-        metrics = {
-            "data": job.data,
-            "loss": job.loss,
-            "seed": config.seed,
-            "settings": job.settings,
-            "status": "finished",
-            **result,
-            "precision": str(trainer.precision),
-            "split": split,
-            "dataset": datamodule.store.statistics(),
-            "fingerprint": datamodule.fingerprint,
-            **code,
-        }
-        write_json(folder / METRICS, metrics)
-        for leftover in (LAST, ERROR):
-            (folder / leftover).unlink(missing_ok=True)
-    scores = " ".join(f"{name} {_shown(metrics['test'][name])}" for name in (*SCORES, *COUNTING_SCORES))
-    when = f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['seconds']:.0f} s"
-    log.info("%s: test %s (%s)", folder, scores, when)
-    return folder
+    return Parts(datamodule, module, trainer, timer, state)
 
 
-def build_module(config: DictConfig) -> SegmentationModule:
-    """The config's network with its loss and optimiser.
+def train(job: Job, parts: Parts) -> dict[str, Any]:
+    """Train and test in the run's folder, from its last epoch on if there is one; returns :func:`fit_and_test`'s.
+
+    Of several processes that train together, the first writes.
 
     Raises:
-        InputError: If a setting is refused.
+        InputError: If Lightning refuses an argument, or the run began on other data.
     """
-    criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
-    module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
-    module.configure_optimizers()  # refuses what does not do before anything is trained
-    return module
+    folder, state, first = job.folder, parts.state, parts.trainer.is_global_zero
+    resumes = folder.open(job.config) if first else folder.is_resumable(job.config)
+    last = state.resume(repair=first) if resumes else None
+    with logged_to_wandb(parts.trainer, job, state.history) if first else nullcontext():
+        if first:
+            slices = ", ".join(f"{count} {name}" for name, count in _split(parts).items())
+            goes_on = f", goes on after epoch {state.epochs} of {job.config.trainer.max_epochs}" if resumes else ""
+            log.info("%s: %s slices%s", folder, slices, goes_on)
+        try:
+            return fit_and_test(parts, last)
+        except MisconfigurationException as error:  # what Lightning alone can tell
+            raise InputError(f"trainer: {error}") from error
 
 
-def build_network(config: DictConfig) -> nn.Module:
-    """The config's network, in the layout that is fast where it trains, and compiled if the config says so."""
-    net: nn.Module = build(config.model, "model")
-    net.to(memory_format=fast_memory_format(config.trainer.accelerator))
-    if config.compile:
-        compile_network(net)
-    return net
+def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any]) -> None:
+    """Write a run's result, which makes it finished, and say how it scored.
 
-
-def build_trainer(config: DictConfig, **arguments: Any) -> pl.Trainer:
-    """The config's Trainer with more arguments, in the precision that is fast where it trains if that is ``auto``."""
-    precision = config.trainer.precision
-    if precision == "auto":
-        precision = fast_precision(config.trainer.accelerator)
-    trainer: pl.Trainer = build(config.trainer, "trainer", precision=precision, **arguments)
-    return trainer
-
-
-def make_trainer(config: DictConfig, folder: Path, state: RunState) -> tuple[pl.Trainer, Timer]:
-    """Lightning's Trainer for a run folder, and its clock.
-
-    Raises:
-        InputError: If a setting is refused.
+    Args:
+        job: The run.
+        parts: Its parts.
+        scores: See :func:`fit_and_test`.
+        code: What it began with; see :func:`cbseg.provenance.provenance`.
     """
-    patience = config.selection.patience
-    timer = Timer()
-    callbacks: list[pl.Callback] = [state, timer, StopAtOnce(), SliceRecorder(folder / "slices", config.overlays)]
-    if config.logger:
-        callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=False))
-    if patience is not None:
-        callbacks.append(EarlyStopping(state.monitor, mode=state.mode, patience=patience, check_finite=False))
-    trainer = build_trainer(
-        config,
-        callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # several devices' processes are ours (cbseg.processes), on a cluster too
-        logger=False,
-        default_root_dir=folder,
+    result = Result(
+        data=job.data,
+        loss=job.loss,
+        seed=job.config.seed,
+        settings=job.settings,
+        keys=job.keys,
+        precision=str(parts.trainer.precision),
+        split=_split(parts),
+        dataset=parts.datamodule.store.statistics(),
+        fingerprint=parts.datamodule.fingerprint,
+        **scores,
+        **code,
     )
-    return trainer, timer
+    result.write(job.folder)
+    job.folder.close()
+    shown = " ".join(f"{name} {_shown(result.test[name])}" for name in (*SCORES, *COUNTING_SCORES))
+    when = f"best epoch {result.best_epoch} of {result.epochs}, {result.seconds:.0f} s"
+    log.info("%s: test %s (%s)", job.folder, shown, when)
 
 
-def fit_and_test(
-    trainer: pl.Trainer,
-    module: SegmentationModule,
-    datamodule: SliceDataModule,
-    state: RunState,
-    timer: Timer,
-    last: Path | None,
-) -> dict[str, Any]:
+def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     """Fit, from ``last`` on if it is given, then test: the last epoch's weights, and the selected epoch's.
 
     Returns:
-        What ``metrics.json`` says of the test set and of the training: the selected epoch (from 1), its validation
-        score, and the speed.
+        What a :class:`cbseg.results.Result` says of the test set and of the training: the selected epoch (from 1),
+        its validation score, and the speed.
     """
+    datamodule, module, trainer = parts.datamodule, parts.module, parts.trainer
+    timer, state = parts.timer, parts.state
     if not state.complete:
         trainer.fit(module, datamodule=datamodule, ckpt_path=last)
     elif last is not None:
@@ -187,9 +183,9 @@ def fit_and_test(
     batches = int(limit * len(loader)) if isinstance(limit, float) else limit
     samples = min(len(loader.sampler), batches * (loader.batch_size or 1)) * trainer.world_size  # type: ignore[arg-type]
     last_is_best = state.best["epoch"] == state.epochs
-    last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder / LAST, "last")
+    last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder.last, "last")
     seconds = timer.time_elapsed("train") + timer.time_elapsed("test")
-    selected = test(trainer, module, datamodule, state.folder / BEST, "test")
+    selected = test(trainer, module, datamodule, state.folder.best, "test")
     return {
         **selected,
         "last": last_epoch or selected,
@@ -221,5 +217,9 @@ def test(
     }
 
 
-def _shown(score: float) -> str:
-    return "undefined" if score != score else f"{score:.3f}"
+def _split(parts: Parts) -> dict[str, int]:
+    return {name: len(part) for name, part in parts.datamodule.split._asdict().items()}
+
+
+def _shown(score: float | None) -> str:
+    return "undefined" if score is None or score != score else f"{score:.3f}"

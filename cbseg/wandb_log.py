@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 from scipy.ndimage import grey_dilation
 
-from cbseg.config import Job
 from cbseg.drawing import Mask
 from cbseg.errors import InputError, check_choice
+from cbseg.job import Job
 from cbseg.overlays import chosen_slices
 from cbseg.points import IGNORE
 
@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def wandb_mode(mode: str) -> str:
-    """``online`` or ``offline`` for a configured mode; the environment's ``WANDB_MODE`` goes before it. Never asks.
+    """Return ``online`` or ``offline`` for a configured mode, and never ask.
+
+    The environment's ``WANDB_MODE`` goes before it.
 
     Raises:
         InputError: If the mode does not exist, or is ``online`` without a login.
@@ -66,7 +68,7 @@ def logged_to_wandb(trainer: pl.Trainer, job: Job, history: Sequence[dict[str, f
 def wandb_logger(
     job: Job, history: Sequence[dict[str, float]], mode: str, project: str, entity: str | None
 ) -> WandbLogger:
-    """A W&B run for a run folder: grouped by data, its job type the loss.
+    """Start a W&B run for a run folder: grouped by data, its job type the loss.
 
     A run that goes on keeps its W&B run. Offline, where W&B cannot take up a run again, a new file with all epochs so
     far replaces that of the process that died.
@@ -82,7 +84,7 @@ def wandb_logger(
         InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
     """
     folder, data, loss, settings = job.folder, job.data, job.loss, job.settings
-    identity = folder / "wandb" / "id"
+    identity = folder.wandb / "id"
     identity.parent.mkdir(exist_ok=True)
     if not identity.is_file():
         identity.write_text(secrets.token_hex(4))
@@ -90,7 +92,7 @@ def wandb_logger(
     def start(mode: str) -> Any:
         return wandb.init(
             mode=mode,  # type: ignore[arg-type]
-            dir=folder,
+            dir=folder.path,
             project=project,
             entity=entity,
             name=" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings])),
@@ -114,16 +116,16 @@ def wandb_logger(
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     if experiment.offline:
         current = Path(experiment.dir).parent
-        for dead in set((folder / "wandb").glob("offline-run-*")) - {current}:
+        for dead in set(folder.wandb.glob("offline-run-*")) - {current}:
             shutil.rmtree(dead)
         for row in history:
             # as Lightning logs them, its epochs counted from 0
             experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
-    return WandbLogger(experiment=experiment, save_dir=folder)
+    return WandbLogger(experiment=experiment, save_dir=folder.path)
 
 
 class ValidationOverlays(pl.Callback):
-    """Logs a few validation slices as ``val/overlays``, whose truth, prediction and points the dashboard toggles.
+    """Log a few validation slices as ``val/overlays``, whose truth, prediction and points the dashboard toggles.
 
     Args:
         count: How many slices, at most.
@@ -159,7 +161,7 @@ class ValidationOverlays(pl.Callback):
 
 
 def mask_image(name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> wandb.Image:
-    """A slice with its masks, as W&B shows them: each class has a number of its own, and clicks are 5 × 5 pixels.
+    """Make a slice with its masks for W&B to show: each class has a number of its own, and clicks are 5 × 5 pixels.
 
     Shape:
         - image, points, truth, prediction: :math:`(H, W)` uint8.

@@ -19,7 +19,8 @@ import torch
 from tabulate import tabulate
 
 from cbseg.hardware import fast_precision
-from cbseg.tracking import environment, write_json
+from cbseg.json_file import write_json
+from cbseg.provenance import provenance
 from experiments.benchmarks.lcfcn import bench_lcfcn
 from experiments.benchmarks.store import bench_store
 from experiments.benchmarks.training import BATCH, GPU, SIZE, STEPS, WARM_UP, flops_per_image, matrix_rate, ours, plain
@@ -107,7 +108,7 @@ def main() -> None:
             results["lcfcn"] = apart(bench_lcfcn)
             show("LCFCN alone, forward and backward", results["lcfcn"])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, environment() | {"settings": described, "results": results})
+    write_json(arguments.out, provenance() | {"settings": described, "results": results})
     print(f"\n{arguments.out}")
 
 

@@ -6,27 +6,28 @@ score of each loss; the interval holds the middle 95 % of the differences betwee
 """
 
 import argparse
-import sys
-from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cbseg.errors import InputError
 from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, counting_scores, segmentation_scores
-from experiments.table import MISSING
-from experiments.tables import read_runs, titles
+from cbseg.results import Result, Setting, by_setting, find_results
+from experiments.command_line import one_message
+from experiments.table_format import MISSING
+from experiments.tables import titles
 
 RESAMPLES, SEED = 10_000, 0
 FEW = 6
 """An interval from fewer scans is not to be trusted."""
 
-Runs = dict[int, dict[str, Any]]
-"""One loss's ``metrics.json`` by seed."""
+BySeed = Mapping[int, Result]
+"""One loss's results by seed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Difference:
     remark: str = ""
 
     def text(self) -> dict[str, str]:
-        """The cells of a Markdown table's row."""
+        """Return the cells of a Markdown table's row."""
         interval = "none" if self.low is None else f"{self.low:+z.3f} to {self.high:+z.3f}"
         return {
             "Data": self.data,
@@ -61,19 +62,19 @@ class Difference:
         }
 
 
-def scan_counts(run: dict[str, Any]) -> NDArray[np.int64]:
-    """A run's raw counts by test scan, in the order of the scans' names.
+def scan_counts(result: Result) -> NDArray[np.int64]:
+    """Return a run's raw counts by test scan, in the order of the scans' names.
 
     Shape:
         - output: (N, 4 K + 6) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
           5 levels, slices.
     """
-    scans = [run["scans"][name] for name in sorted(run["scans"])]
+    scans = [result.scans[name] for name in sorted(result.scans)]
     return np.array([[*np.ravel([s[n] for n in COUNTS]), *s["count_errors"], s["slices"]] for s in scans])
 
 
 def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
-    """One dataset-level score from each row of summed counts, NaN where it is undefined.
+    """Compute one dataset-level score from each row of summed counts, NaN where it is undefined.
 
     Shape:
         - counts: (R, 4 K + 6), see :func:`scan_counts`; output: (R,).
@@ -84,7 +85,7 @@ def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]
 
 
 def mean_score(weights: NDArray[np.int64], counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
-    """The mean over seeds of the score of weighted scans, NaN where it is undefined in any seed.
+    """Compute the mean over seeds of the score of weighted scans, NaN where it is undefined in any seed.
 
     Shape:
         - weights: (R, N); counts: (S, N, 4 K + 6); output: (R,).
@@ -95,7 +96,7 @@ def mean_score(weights: NDArray[np.int64], counts: NDArray[np.int64], score: str
 def bootstrap(
     ours: NDArray[np.int64], theirs: NDArray[np.int64], score: str, resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """The differences of two losses' scores on the same resamples of scans, NaN where one is undefined.
+    """Draw the differences of two losses' scores on the same resamples of scans, NaN where one is undefined.
 
     Args:
         ours: Each seed's counts, see :func:`scan_counts`; scores are means over seeds.
@@ -112,8 +113,8 @@ def bootstrap(
     return mean_score(drawn, ours, score) - mean_score(drawn, theirs, score)
 
 
-def compare(data: str, loss: str, ours: Runs, theirs: Runs, score: str) -> Difference:
-    """The difference between two losses on one dataset, with an interval where the runs allow one.
+def compare(data: str, loss: str, ours: BySeed, theirs: BySeed, score: str) -> Difference:
+    """Compare two losses on one dataset: the difference, with an interval where the runs allow one.
 
     Args:
         data: Its name.
@@ -126,9 +127,9 @@ def compare(data: str, loss: str, ours: Runs, theirs: Runs, score: str) -> Diffe
     row = Difference(data, loss, len(seeds), len(ours.keys() | theirs.keys()))
     if not seeds:
         return replace(row, remark="no seed in common" if theirs else "the baseline was not run")
-    if len({_tested(runs[k]) for runs in (ours, theirs) for k in seeds}) > 1:
+    if len({_tested(results[k]) for results in (ours, theirs) for k in seeds}) > 1:
         return replace(row, remark="the runs were tested on different scans")
-    our_counts, their_counts = (np.stack([scan_counts(runs[k]) for k in seeds]) for runs in (ours, theirs))
+    our_counts, their_counts = (np.stack([scan_counts(results[k]) for k in seeds]) for results in (ours, theirs))
     row = replace(row, scans=our_counts.shape[1])
     whole = np.ones((1, row.scans), np.int64)
     difference = (mean_score(whole, our_counts, score) - mean_score(whole, their_counts, score)).item()
@@ -145,22 +146,23 @@ def compare(data: str, loss: str, ours: Runs, theirs: Runs, score: str) -> Diffe
     return replace(row, low=low, high=high, undefined=undefined / RESAMPLES, remark="; ".join(remarks))
 
 
-def _tested(run: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    """What tells test sets apart: the scans' names and infected pixels."""
-    return frozenset((name, str(np.add(scan["tp"], scan["fn"]))) for name, scan in run["scans"].items())
+def _tested(result: Result) -> frozenset[tuple[str, str]]:
+    """Return what tells test sets apart: the scans' names and infected pixels."""
+    return frozenset((name, str(np.add(scan["tp"], scan["fn"]))) for name, scan in result.scans.items())
 
 
-def differences(runs: list[dict[str, Any]], score: str, baseline: str) -> list[Difference]:
-    """Every loss against the baseline on every dataset.
+def differences(setting: Setting, score: str, baseline: str) -> list[Difference]:
+    """Compare every loss with the baseline on every dataset.
 
     Args:
-        runs: Runs of one setting.
+        setting: Its runs.
         score: One of ``SCORES`` or ``COUNTING_SCORES``.
         baseline: A loss's name.
     """
-    found: dict[str, dict[str, Runs]] = defaultdict(lambda: defaultdict(dict))
-    for run in runs:
-        found[run["data"]][run["loss"]][run["seed"]] = run
+    found = {
+        data: {loss: {seed: setting.results[run] for seed, run in runs.items()} for loss, runs in losses.items()}
+        for data, losses in setting.by_seed().items()
+    }
     return [
         compare(data, loss, losses[loss], losses.get(baseline, {}), score)
         for data, losses in sorted(found.items())
@@ -169,10 +171,10 @@ def differences(runs: list[dict[str, Any]], score: str, baseline: str) -> list[D
     ]
 
 
-def explanation(runs: list[dict[str, Any]], score: str, baseline: str) -> str:
-    """What the numbers of :func:`differences` say, and what they do not."""
+def explanation(results: Iterable[Result], score: str, baseline: str) -> str:
+    """Say what the numbers of :func:`differences` tell, and what they do not."""
     better = "lower" if score in COUNTING_SCORES else "higher"
-    single = {run["data"] for run in runs if all(scan["slices"] == 1 for scan in run["scans"].values())}
+    single = {result.data for result in results if all(scan["slices"] == 1 for scan in result.scans.values())}
     lines = [
         f"Difference: test {score} ({better} is better) minus that of {titles([baseline])[baseline]}, each the mean",
         "over the seeds run for both.",
@@ -186,27 +188,24 @@ def explanation(runs: list[dict[str, Any]], score: str, baseline: str) -> str:
 
 
 def write(runs: Path, score: str, baseline: str) -> str:
-    """Write every setting's differences into ``<runs>/tables`` and give them in Markdown.
+    """Write every setting's differences into ``<runs>/tables`` and return them in Markdown.
 
     Raises:
-        SystemExit: If there is no finished run, one has no counts by scan, or the score or the baseline do not exist.
+        InputError: If there is no finished run, or the score or the baseline do not exist.
     """
-    found = read_runs(runs)
-    losses = titles(run["loss"] for run in found.values())
+    results = find_results(runs)
+    losses = titles(result.loss for result in results.values())
     for option, value, choices in (("score", score, [*SCORES, *COUNTING_SCORES]), ("baseline", baseline, list(losses))):
         if value not in choices:
-            sys.exit(f"--{option} {value}: unknown; choose one of: {', '.join(choices)}")
-    for folder, run in found.items():
-        if not all("count_errors" in scan for scan in run.get("scans", {"": {}}).values()):
-            sys.exit(f"{folder}: was tested before counts were kept by scan; run it again with rerun=true")
+            raise InputError(f"--{option} {value}: unknown; choose one of: {', '.join(choices)}")
     sections, rows = [], []
-    for settings in sorted({run["settings"] for run in found.values()}):
-        compared = differences([run for run in found.values() if run["settings"] == settings], score, baseline)
+    for setting in by_setting(results):
+        compared = differences(setting, score, baseline)
         table = pd.DataFrame([difference.text() for difference in compared])
         text = table.to_markdown(index=False, disable_numparse=True) if compared else f"No loss but {baseline} was run."
-        sections += [f"# Settings: {settings or 'the defaults'}", text]
-        rows += [{"settings": settings, "score": score, "baseline": baseline} | asdict(row) for row in compared]
-    markdown = "\n\n".join([*sections, explanation(list(found.values()), score, baseline)]) + "\n"
+        sections += [f"# Settings: {setting.title}", text]
+        rows += [{"settings": setting.title, "score": score, "baseline": baseline} | asdict(row) for row in compared]
+    markdown = "\n\n".join([*sections, explanation(results.values(), score, baseline)]) + "\n"
     (runs / "tables").mkdir(exist_ok=True)
     (runs / "tables" / "differences.md").write_text(markdown)
     pd.DataFrame(rows).to_csv(runs / "tables" / "differences.csv", index=False)
@@ -214,13 +213,14 @@ def write(runs: Path, score: str, baseline: str) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Differences between losses, with intervals over test scans.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
     parser.add_argument("--baseline", default="pl", help="the loss to compare with")
     arguments = parser.parse_args()
-    print(write(arguments.runs, arguments.score, arguments.baseline))
+    with one_message():
+        print(write(arguments.runs, arguments.score, arguments.baseline))
     print(f"Markdown and CSV are in {arguments.runs / 'tables'}/differences.*")
 
 

@@ -5,7 +5,6 @@ into ``runs/figures``, each with a PDF beside it.
 """
 
 import argparse
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +19,40 @@ from skimage.measure import regionprops
 from cbseg.drawing import COLOURS, paint, show
 from cbseg.metrics import count_errors, region_grid
 from cbseg.points import IGNORE, find_regions
-from experiments.tables import PAPER_LOSSES, read_runs, titles
+from cbseg.results import Result, Setting, by_setting, find_results
+from cbseg.run_folder import RunFolder
+from experiments.command_line import one_message
+from experiments.tables import PAPER_LOSSES, titles
 
 LEVEL = 4  # of GAME, as in the paper
 
-Runs = dict[str, tuple[Path, dict[str, Any]]]
-"""Each loss's run folder and ``metrics.json``, in the order to show."""
+ByLoss = dict[str, tuple[Path, Result]]
+"""Each loss's run folder and result, in the order to show."""
 
 Slices = dict[str, dict[str, Any]]
 """Each slice's arrays by loss."""
 
 
-def by_data(found: dict[Path, dict[str, Any]]) -> dict[tuple[str, str], Runs]:
-    """What to compare: of each data and settings, the run of each loss with the lowest seed.
-
-    Args:
-        found: Each run's folder and its ``metrics.json``.
-    """
-    groups: dict[tuple[str, str], Runs] = defaultdict(dict)
-    for folder, run in sorted(found.items(), key=lambda item: item[1]["seed"], reverse=True):
-        groups[run["data"], run["settings"]][run["loss"]] = folder, run
-    return {key: {loss: runs[loss] for loss in titles(runs)} for key, runs in sorted(groups.items())}
+def by_data(setting: Setting) -> dict[str, ByLoss]:
+    """Return what to compare: of each data, the run of each loss with the lowest seed."""
+    found = {}
+    for data, losses in setting.by_seed().items():
+        first = {loss: seeds[min(seeds)] for loss, seeds in losses.items()}
+        found[data] = {loss: (first[loss], setting.results[first[loss]]) for loss in titles(first)}
+    return found
 
 
-def common_slices(runs: Runs) -> Slices:
-    """The slices that all runs recorded: name, then loss, then arrays; see :class:`cbseg.overlays.SliceRecorder`."""
-    recorded = [{path.stem for path in (folder / "slices").glob("*.npz")} for folder, _ in runs.values()]
+def common_slices(runs: ByLoss) -> Slices:
+    """Read the slices that all runs recorded by name, then loss; see :class:`cbseg.overlays.SliceRecorder`."""
+    recorded = [{path.stem for path in RunFolder(folder).slices.glob("*.npz")} for folder, _ in runs.values()]
     return {
-        name: {loss: np.load(folder / "slices" / f"{name}.npz") for loss, (folder, _) in runs.items()}
+        name: {loss: np.load(RunFolder(folder).slices / f"{name}.npz") for loss, (folder, _) in runs.items()}
         for name in sorted(set.intersection(*recorded))
     }
 
 
 def most_regions(slices: Slices) -> tuple[str, dict[str, Any]]:
-    """The slice whose truth has most regions, and its arrays by loss.
+    """Return the slice whose truth has most regions, and its arrays by loss.
 
     Args:
         slices: One or more; see :func:`common_slices`.
@@ -62,7 +61,7 @@ def most_regions(slices: Slices) -> tuple[str, dict[str, Any]]:
 
 
 def annotation(data: str, slices: Slices) -> Figure:
-    """What full and point supervision label on the slice with most regions (paper, Figure 1).
+    """Show what full and point supervision label on the slice with most regions (paper, Figure 1).
 
     Args:
         data: For the title.
@@ -81,8 +80,8 @@ def annotation(data: str, slices: Slices) -> Figure:
     return figure
 
 
-def qualitative(data: str, runs: Runs, slices: Slices) -> Figure:
-    """One row a recorded slice: image, points, truth, and each loss's prediction.
+def qualitative(data: str, runs: ByLoss, slices: Slices) -> Figure:
+    """Show one row a recorded slice: image, points, truth, and each loss's prediction.
 
     Args:
         data: For the title.
@@ -97,15 +96,15 @@ def qualitative(data: str, runs: Runs, slices: Slices) -> Figure:
         show(axes[1], first["image"], "points", first["points"])
         show(axes[2], paint(first["image"], first["truth"]), "truth")
         for ax, (loss, arrays) in zip(axes[3:], by_loss.items(), strict=True):
-            dice = runs[loss][1]["test"]["dice"]
+            dice = runs[loss][1].test["dice"]
             title = f"{titles(runs)[loss]}, test Dice {'undefined' if dice is None else f'{dice:.2f}'}"
             show(ax, paint(arrays["image"], arrays["truth"], arrays["prediction"]), title)
     figure.suptitle(f"{data}. {COLOURS}", fontsize=9)
     return figure
 
 
-def counting(data: str, runs: Runs, slices: Slices) -> Figure:
-    """What the counts mean, on the recorded slice with most regions: numbered regions, and where GAME finds errors.
+def counting(data: str, runs: ByLoss, slices: Slices) -> Figure:
+    """Number the regions of the recorded slice with most of them, and show where GAME finds errors.
 
     Args:
         data: For the title.
@@ -124,7 +123,7 @@ def counting(data: str, runs: Runs, slices: Slices) -> Figure:
         count = number_regions(ax, prediction)
         draw_errors(ax, prediction, truth)
         errors = count_errors(torch.from_numpy(prediction)[None], torch.from_numpy(truth)[None], LEVEL).tolist()
-        test = runs[loss][1]["test"]
+        test = runs[loss][1].test
         ax.set_title(
             f"{titles(runs)[loss]}: {count} blobs\nhere |error| {errors[0]}, GAME({LEVEL}) {errors[-1]}; "
             f"test MAE {test['mae']:.2f}, GAME {test['game']:.2f}",
@@ -135,7 +134,7 @@ def counting(data: str, runs: Runs, slices: Slices) -> Figure:
 
 
 def number_regions(ax: Axes, mask: NDArray[np.uint8]) -> int:
-    """Write 1…n at the centroids of a mask's regions, and give n."""
+    """Write 1…n at the centroids of a mask's regions, and return n."""
     labels, count = find_regions(mask > 0)
     for region in regionprops(labels):
         row, column = region.centroid
@@ -163,11 +162,11 @@ def write(runs: Path) -> list[str]:
         A line on each: where it is, or why there is none.
 
     Raises:
-        SystemExit: If there is no finished run.
+        InputError: If there is no finished run.
     """
-    finished, lines = read_runs(runs), []
+    settings, lines = by_setting(find_results(runs)), []
     (runs / "figures").mkdir(exist_ok=True)
-    for (data, settings), found in by_data(finished).items():
+    for setting, (data, found) in [(one, item) for one in settings for item in by_data(one).items()]:
         slices = common_slices(found)
         figures = {"": qualitative(data, found, slices) if slices else None}
         if slices:
@@ -176,7 +175,7 @@ def write(runs: Path) -> list[str]:
             slices = common_slices(counted)
             figures["-counting"] = counting(data, counted, slices) if slices else None
         for suffix, figure in figures.items():
-            name = ",".join(filter(None, [data, settings])) + suffix
+            name = ",".join(filter(None, [data, setting.file_name])) + suffix
             if figure is None:
                 lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
                 continue
@@ -187,10 +186,12 @@ def write(runs: Path) -> list[str]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Figures from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    print("\n".join(write(parser.parse_args().runs)))
+    arguments = parser.parse_args()
+    with one_message():
+        print("\n".join(write(arguments.runs)))
 
 
 if __name__ == "__main__":

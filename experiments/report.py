@@ -6,7 +6,6 @@
 import argparse
 import base64
 import io
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,13 +23,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from cbseg.drawing import COLOURS, paint
+from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
 from cbseg.points import IGNORE, find_regions
-from cbseg.run_state import CURVES as METRICS_CSV
-from cbseg.tracking import CONFIG, ERROR, METRICS, failure
-from experiments.figures import Runs, by_data, common_slices
-from experiments.table import MISSING
-from experiments.tables import LOSSES, read_runs, tables, titles
+from cbseg.results import Result, Setting, by_setting, read_results
+from cbseg.run_folder import RunFolder
+from experiments.command_line import one_message
+from experiments.figures import ByLoss, by_data, common_slices
+from experiments.table_format import MISSING
+from experiments.tables import LOSSES, tables, titles
 
 LONGEST_SIDE = 384  # pixels of an embedded slice, twice what a panel takes on a laptop's screen
 OPACITY = 0.5  # of masks on slices
@@ -39,40 +40,45 @@ CURVES = ("val/dice", "val/mae", "train/loss")
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and its place in the grid. ``metrics``: its ``metrics.json``, empty unless it finished."""
+    """A run's folder and its place in the grid; its result is None unless it finished."""
 
-    folder: Path
+    folder: RunFolder
     data: str
     loss: str
     seed: int | str
     settings: str
-    metrics: dict[str, Any]
+    result: Result | None = None
 
     @property
     def status(self) -> str:
         """``finished``, ``failed`` or ``unfinished``: still running, or interrupted."""
-        return "finished" if self.metrics else "failed" if (self.folder / ERROR).is_file() else "unfinished"
+        return "finished" if self.result else "failed" if self.folder.error.is_file() else "unfinished"
 
     @property
     def reason(self) -> str:
         """Why it failed, in a line."""
-        return failure(self.folder) if self.text(ERROR).strip() else ""
+        return self.folder.failure() if text(self.folder.error).strip() else ""
+
+    @property
+    def error(self) -> str:
+        """Why it failed, in full."""
+        return text(self.folder.error)
+
+    @property
+    def config(self) -> str:
+        """Its config, empty if there is none."""
+        return text(self.folder.config)
 
     @property
     def phantom(self) -> bool:
         """Whether its data were drawn, of no patient."""
-        return OmegaConf.select(OmegaConf.create(self.text(CONFIG)), "data.generate") is not None
-
-    def text(self, name: str) -> str:
-        """A file of its folder, empty if there is none."""
-        path = self.folder / name
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return OmegaConf.select(OmegaConf.create(self.config), "data.generate") is not None
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
         """``metrics.csv``: each score's value by epoch, from 1; empty if nothing was logged."""
         try:
-            logged = pd.read_csv(self.folder / METRICS_CSV)
+            logged = pd.read_csv(self.folder.curves)
         except (FileNotFoundError, pd.errors.EmptyDataError):
             return {}
         numbers = logged.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
@@ -80,23 +86,32 @@ class Run:
         return {str(score): {int(k): x for k, x in column.items() if x == x} for score, column in by_epoch.items()}
 
 
-def find_runs(runs: Path) -> list[Run]:
-    """Every run folder, finished or not, in order.
+def text(path: Path) -> str:
+    """Read a file, empty if there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def find_runs(runs: Path) -> dict[str, tuple[Setting | None, list[Run]]]:
+    """Find every run, finished or not: by setting's title, its finished ones, and all in order.
+
+    What did not finish is shown with the setting of its folder's name.
 
     Raises:
-        SystemExit: If there is none.
+        InputError: If there is none.
     """
-    folders = sorted(path for path in runs.glob("*/*/seed*") if path.is_dir())
+    folders = RunFolder.find(runs)
     if not folders:
-        sys.exit(f"{runs}: holds no run (<data>/<loss>/seed<k>); run python -m cbseg.run first")
-    finished = read_runs(runs) if any((folder / METRICS).is_file() for folder in folders) else {}
-    found = []
+        raise InputError(f"{runs}: holds no run (<data>/<loss>/seed<k>); run python -m cbseg.run first")
+    results = read_results(runs)
+    found: dict[str, tuple[Setting | None, list[Run]]] = {}
+    for setting in by_setting(results):
+        places = [(RunFolder(path), result) for path, result in setting.results.items()]
+        found[setting.title] = setting, [Run(f, r.data, r.loss, r.seed, r.settings, r) for f, r in places]
     for folder in folders:
-        seed, _, settings = folder.name.removeprefix("seed").partition(",")
-        place = {"data": folder.parts[-3], "loss": folder.parts[-2], "seed": seed, "settings": settings}
-        metrics = finished.get(folder, {})
-        found.append(Run(folder, **{key: metrics.get(key, value) for key, value in place.items()}, metrics=metrics))
-    return found
+        if folder.path not in results:
+            run = Run(folder, **folder.place)  # type: ignore[arg-type]
+            found.setdefault(run.settings or "the defaults", (None, []))[1].append(run)
+    return dict(sorted(found.items(), key=lambda item: item[0].replace("the defaults", "")))
 
 
 @dataclass(frozen=True)
@@ -111,14 +126,14 @@ class Axis:
 
     @classmethod
     def around(cls, score: str, values: Collection[float]) -> "Axis":
-        """The vertical axis for a score's values: from 0, Dice up to 1; logarithmic for losses that span decades."""
+        """Make the vertical axis for a score's values: from 0, Dice up to 1; logarithmic for losses over decades."""
         low, high = min(values), max(values)
         if score.startswith("train/") and 0 < low * 30 < high:
             return cls(low, high, 196, 8, log=True)
         return cls(min(low, 0), 1 if score == "val/dice" else max(high, 0) or 1, 196, 8)
 
     def at(self, value: float) -> float:
-        """The pixel of a value."""
+        """Return the pixel of a value."""
         low, high, value = np.log10([self.low, self.high, value]) if self.log else (self.low, self.high, value)
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
@@ -132,7 +147,7 @@ class Axis:
 
 
 def chart(score: str, runs: list[Run]) -> dict[str, Any] | None:
-    """What the template draws of a score over epochs: axes, and a line a run; nothing if no run logged it."""
+    """Collect what the template draws of a score over epochs: axes, and a line a run; nothing if no run logged it."""
     logged = [(run, run.curves[score]) for run in runs if run.curves.get(score)]
     if not logged:
         return None
@@ -142,15 +157,16 @@ def chart(score: str, runs: list[Run]) -> dict[str, Any] | None:
     for run, curve in logged:
         at = {epoch: (x.at(epoch), y.at(value)) for epoch, value in curve.items()}
         points = " ".join(f"{column:g},{row:g}" for column, row in at.values())
-        selected = at.get(run.metrics.get("best_epoch", 0)) if score.startswith("val/") else None
+        selected = at.get(run.result.best_epoch) if run.result and score.startswith("val/") else None
         last = f"{curve[max(curve)]:.3g} in epoch {max(curve)}"
         lines.append({"run": run, "points": points, "selected": selected, "end": at[max(at)], "last": last})
     return {"score": score, "x": x, "y": y, "lines": lines}
 
 
 def scan_dice(run: Run) -> dict[str, float]:
-    """Test Dice of each scan, NaN where it is undefined; with several foreground classes their mean."""
-    counts = {scan: [counts[name] for name in COUNTS] for scan, counts in run.metrics.get("scans", {}).items()}
+    """Compute test Dice of each scan, NaN where it is undefined; with several foreground classes their mean."""
+    scans = run.result.scans if run.result else {}
+    counts = {scan: [counts[name] for name in COUNTS] for scan, counts in scans.items()}
     return {
         scan: segmentation_scores(torch.tensor(count).reshape(len(COUNTS), -1))["dice"].item()
         for scan, count in counts.items()
@@ -158,7 +174,7 @@ def scan_dice(run: Run) -> dict[str, float]:
 
 
 def distribution(runs: list[Run]) -> list[dict[str, Any]]:
-    """What the template draws of test Dice by scan: for each loss the scans of all its seeds, and their quartiles."""
+    """Collect what the template draws of test Dice by scan: each loss's scans of all seeds, and their quartiles."""
     rows = []
     for loss in titles(run.loss for run in runs):
         scores = [(dice, scan, run.seed) for run in runs if run.loss == loss for scan, dice in scan_dice(run).items()]
@@ -170,12 +186,12 @@ def distribution(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def pictures(runs: Runs) -> list[dict[str, Any]]:
-    """What the template shows of the slices that all runs recorded, those aside that recorded none.
+def pictures(runs: ByLoss) -> list[dict[str, Any]]:
+    """Collect what the template shows of the slices that all runs recorded, those aside that recorded none.
 
     Image, points and truth are given once; masks are colours to lay over the image.
     """
-    recorded = {loss: run for loss, run in runs.items() if any((run[0] / "slices").glob("*.npz"))}
+    recorded = {loss: run for loss, run in runs.items() if any(RunFolder(run[0]).slices.glob("*.npz"))}
     shown = []
     for name, by_loss in (common_slices(recorded) if recorded else {}).items():
         image, points, truth = (next(iter(by_loss.values()))[key] for key in ("image", "points", "truth"))
@@ -196,7 +212,7 @@ def pictures(runs: Runs) -> list[dict[str, Any]]:
 
 
 def overlay(truth: NDArray[np.uint8], prediction: NDArray[np.uint8] | None = None) -> str:
-    """A data URI of the colours of :func:`cbseg.drawing.paint`, transparent elsewhere.
+    """Return a data URI of the colours of :func:`cbseg.drawing.paint`, transparent elsewhere.
 
     Shape:
         - truth, prediction: :math:`(H, W)` uint8.
@@ -207,17 +223,16 @@ def overlay(truth: NDArray[np.uint8], prediction: NDArray[np.uint8] | None = Non
 
 
 def embed(picture: Image.Image, resampling: Image.Resampling, **options: Any) -> str:
-    """A picture as a data URI in WebP, no side longer than ``LONGEST_SIDE``."""
+    """Return a picture as a data URI in WebP, no side longer than ``LONGEST_SIDE``."""
     file = io.BytesIO()
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), resampling)
     picture.save(file, "webp", method=6, **options)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def section(settings: str, runs: list[Run]) -> dict[str, Any]:
-    """What the template shows of the runs of one setting."""
-    finished = {run.folder: run.metrics for run in runs if run.metrics}
-    compared = by_data(finished)
+def section(title: str, setting: Setting | None, runs: list[Run]) -> dict[str, Any]:
+    """Collect what the template shows of the runs of one setting, of which some finished or none."""
+    compared = by_data(setting) if setting else {}
     datasets = []
     for data in sorted({run.data for run in runs}):
         of_data = [run for run in runs if run.data == data]
@@ -225,32 +240,29 @@ def section(settings: str, runs: list[Run]) -> dict[str, Any]:
         dataset = {"name": data, "runs": of_data, "distribution": distribution(of_data)}
         dataset["charts"] = list(filter(None, (chart(score, of_data) for score in CURVES)))
         dataset["terms"] = list(filter(None, (chart(term, of_data) for term in terms if term not in CURVES)))
-        datasets.append(dataset | {"pictures": pictures(compared.get((data, settings), {}))})
-    shown = tables(list(finished.values())) if finished else []
-    return {"settings": settings, "runs": runs, "tables": shown, "datasets": datasets}
+        datasets.append(dataset | {"pictures": pictures(compared.get(data, {}))})
+    return {"title": title, "runs": runs, "tables": tables(setting) if setting else [], "datasets": datasets}
 
 
 def write(runs: Path) -> Path:
-    """Write ``<runs>/report.html`` and give its path.
+    """Write ``<runs>/report.html`` and return its path.
 
     Raises:
-        SystemExit: If there is no run.
+        InputError: If there is no run.
     """
     found = find_runs(runs)
-    losses = titles([*LOSSES, *(run.loss for run in found)])
+    losses = titles([*LOSSES, *(run.loss for _, of_setting in found.values() for run in of_setting)])
     styles = {loss: k for k, loss in enumerate(losses)}
-    found.sort(key=lambda run: (run.data, styles[run.loss]))
+    for _, of_setting in found.values():
+        of_setting.sort(key=lambda run: (run.data, styles[run.loss], str(run.folder)))
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = templates.get_template("report.html.j2").render(
         folder=runs,
         now=datetime.now().astimezone(),
-        runs=found,
-        sections=[
-            section(settings, [run for run in found if run.settings == settings])
-            for settings in sorted({run.settings for run in found})
-        ],
+        runs=[run for _, of_setting in found.values() for run in of_setting],
+        sections=[section(title, setting, of_setting) for title, (setting, of_setting) in found.items()],
         titles=losses,
         styles=styles,
         colours=COLOURS,
@@ -262,10 +274,12 @@ def write(runs: Path) -> Path:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="One HTML page from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    print(write(parser.parse_args().runs))
+    arguments = parser.parse_args()
+    with one_message():
+        print(write(arguments.runs))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ the scores of the last epoch's weights instead of the selected ones', to ``runs/
 """
 
 import argparse
-import json
-import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from cbseg.tracking import METRICS
-from experiments.table import Cell, Table
+from cbseg.results import Setting, by_setting, find_results
+from experiments.command_line import one_message
+from experiments.table_format import Cell, Table
 
 PAPER: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("paper.yaml")))
 DIGITS = 2
@@ -41,24 +39,12 @@ STATISTICS = {
 }
 
 
-def read_runs(runs: Path) -> dict[Path, dict[str, Any]]:
-    """The ``metrics.json`` of every finished run below a folder, by the run's folder.
-
-    Raises:
-        SystemExit: If there is none.
-    """
-    found = {path.parent: json.loads(path.read_text()) for path in sorted(runs.glob(f"*/*/seed*/{METRICS}"))}
-    if not found:
-        sys.exit(f"{runs}: holds no finished run (<data>/<loss>/seed<k>/{METRICS}); run python -m cbseg.run first")
-    return found
-
-
-def statistics_table(runs: list[dict[str, Any]]) -> Table:
-    """Table 1, for the datasets that were run."""
+def statistics_table(setting: Setting) -> Table:
+    """Make Table 1, for the datasets that were run."""
     found = {}
-    for run in runs:
-        dataset = run["data"].split("_")[0]  # covidB of covidB_sep
-        found[dataset if dataset in PAPER["statistics"] else run["data"]] = run["dataset"]
+    for result in setting.results.values():
+        dataset = result.data.split("_")[0]  # covidB of covidB_sep
+        found[dataset if dataset in PAPER["statistics"] else result.data] = result.dataset
     rows = {
         data: {
             title: Cell({0: found[data][key]} if data in found else {}, paper[k])
@@ -73,30 +59,28 @@ def statistics_table(runs: list[dict[str, Any]]) -> Table:
 
 
 def titles(losses: Iterable[str]) -> dict[str, str]:
-    """These losses and their titles, the paper's in its order, then others under their own names."""
+    """Return these losses and their titles, the paper's in its order, then others under their own names."""
     losses = set(losses)
     ordered = [*(loss for loss in LOSSES if loss in losses), *sorted(losses - set(LOSSES))]
     return {loss: LOSSES.get(loss, loss) for loss in ordered}
 
 
-def scores_table(kind: str, data: str, runs: list[dict[str, Any]]) -> Table:
-    """One of Tables 2-8, or such a table of a dataset that the paper does not have.
+def scores_table(kind: str, data: str, setting: Setting) -> Table:
+    """Make one of Tables 2-8, or such a table of a dataset that the paper does not have.
 
     Args:
         kind: ``segmentation`` or ``counting``.
         data: Runs of other data are ignored.
-        runs: Runs of one setting. Every loss that was run has a row, also where the paper has none.
+        setting: Its runs. Every loss that was run has a row, also where the paper has none.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for run in sorted((run for run in runs if run["data"] == data), key=lambda run: run["seed"]):
-        found[run["loss"]][run["seed"]] = run["test"]
+    found = setting.by_seed().get(data, {})
     paper = PAPER[kind].get(data, {})
     columns = COLUMNS[kind]
     rows = {}
     for loss, title in titles([*PAPER_LOSSES[kind], *found]).items():
         theirs = paper.get(loss, [None] * len(columns))
         rows[title] = {
-            column: Cell({seed: test[score] for seed, test in found.get(loss, {}).items()}, number)
+            column: Cell({k: setting.results[run].test[score] for k, run in found.get(loss, {}).items()}, number)
             for (score, column), number in zip(columns.items(), theirs, strict=True)
         }
     best = _best(rows, min if kind == "counting" else max)
@@ -110,7 +94,7 @@ def scores_table(kind: str, data: str, runs: list[dict[str, Any]]) -> Table:
 
 
 def _best(rows: dict[str, dict[str, Cell]], best_of: Callable[[Iterable[float]], float]) -> list[tuple[str, str]]:
-    """Row and column of each column's best among the weakly supervised losses, if two have it; ties are as rounded."""
+    """Return row and column of each column's best of two or more weakly supervised losses; ties are as rounded."""
     best: list[tuple[str, str]] = []
     for column in next(iter(rows.values())):
         means = {row: cells[column].mean for row, cells in rows.items() if row != LOSSES["full"]}
@@ -121,7 +105,7 @@ def _best(rows: dict[str, dict[str, Cell]], best_of: Callable[[Iterable[float]],
 
 
 def _over(seeds: Iterable[int]) -> str:
-    """What the scores of rows with these numbers of seeds are taken over."""
+    """Say what the scores of rows with these numbers of seeds are taken over."""
     numbers = sorted(set(seeds))
     if not numbers or numbers == [1]:
         return "1 seed" if numbers else "not run"
@@ -129,42 +113,37 @@ def _over(seeds: Iterable[int]) -> str:
     return f"mean ± standard deviation over {several} seeds"
 
 
-def tables(runs: list[dict[str, Any]]) -> list[Table]:
-    """The paper's tables, whatever was run, then those of other datasets.
-
-    Args:
-        runs: Runs of one setting.
-    """
-    shown = [statistics_table(runs)]
+def tables(setting: Setting) -> list[Table]:
+    """Make the paper's tables from the runs of one setting, whatever was run, then those of other datasets."""
+    found = setting.by_seed()
+    shown = [statistics_table(setting)]
     for kind in COLUMNS:
-        others = sorted({run["data"] for run in runs} - set(PAPER[kind]))
-        shown += [scores_table(kind, data, runs) for data in [*PAPER[kind], *others]]
+        others = sorted(found.keys() - PAPER[kind].keys())
+        shown += [scores_table(kind, data, setting) for data in [*PAPER[kind], *others]]
     return shown
 
 
 def write(runs: Path, last: bool = False) -> str:
-    """Write every setting's tables below ``<runs>/tables`` and give them in Markdown.
+    """Write every setting's tables below ``<runs>/tables`` and return them in Markdown.
 
     Args:
         runs: Where the runs are.
         last: Whether to show the last epoch's scores, below ``<runs>/tables/last``.
 
     Raises:
-        SystemExit: If there is no finished run.
+        InputError: If there is no finished run.
     """
-    found = list(read_runs(runs).values())
+    results = find_results(runs)
     parent, weights = runs / "tables", ""
     if last:
-        found = [run | run["last"] for run in found if "last" in run]
-        if not found:
-            sys.exit(f"{runs}: no run in it tested its last epoch; rerun=true runs them again")
+        results = {folder: result.of_last_epoch() for folder, result in results.items()}
         parent, weights = parent / "last", "; weights of the last epoch"
     sections = []
-    for settings in sorted({run["settings"] for run in found}):
-        folder = parent / (settings or "defaults")
+    for setting in by_setting(results):
+        folder = parent / (setting.file_name or "defaults")
         folder.mkdir(parents=True, exist_ok=True)
-        sections.append(f"# Settings: {settings or 'the defaults'}{weights}")
-        for table in tables([run for run in found if run["settings"] == settings]):
+        sections.append(f"# Settings: {setting.title}{weights}")
+        for table in tables(setting):
             sections.append(table.markdown())
             table.numbers().to_csv(folder / f"{table.name}.csv")
             (folder / f"{table.name}.tex").write_text(table.latex())
@@ -174,14 +153,15 @@ def write(runs: Path, last: bool = False) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="The paper's tables from run folders.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument(
         "--last", action="store_true", help="scores of the last epoch's weights, not the selected ones'"
     )
     arguments = parser.parse_args()
-    print(write(arguments.runs, arguments.last))
+    with one_message():
+        print(write(arguments.runs, arguments.last))
     print(f"Markdown, CSV and LaTeX are in {arguments.runs / 'tables' / ('last' if arguments.last else '')}")
 
 

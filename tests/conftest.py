@@ -8,8 +8,8 @@ import pytest
 
 os.environ["WANDB_MODE"] = "offline"
 
-from cbseg.config import Job
 from cbseg.data import phantom
+from cbseg.job import Job
 from cbseg.training import run
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -9,7 +9,7 @@ from cbseg.explain import explain, own_frames
 
 
 def raised(function, *arguments):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(ValueError, match=".") as caught:
         function(*arguments)
     return caught.value
 

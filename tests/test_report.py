@@ -2,18 +2,20 @@
 
 import base64
 import io
-import json
 import math
 import re
 import shutil
 import subprocess
 from html import escape
 
+import made_results
 import numpy as np
 import pytest
 from PIL import Image
 
 from cbseg.drawing import CORRECT, FALSE, MISSED
+from cbseg.errors import InputError
+from cbseg.run_folder import RunFolder
 from cbseg.run_state import RunState
 from experiments import figures, report
 
@@ -43,16 +45,12 @@ def finished(tmp_path):
     """``finished("covidA", "pl")`` writes a finished run's folder, with ``pictures=False`` without recorded slices."""
 
     def one(data="covidA", loss="pl", seed=0, settings="", dice=0.6, pictures=True, **more):
-        folder = tmp_path / data / loss / (f"seed{seed}" + (f",{settings}" if settings else ""))
-        folder.mkdir(parents=True)
-        test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5}
-        keys = ("cases", "slices", "slices_with_infections", "infected_regions")
-        metrics = {
-            "data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "best_epoch": 2, "epochs": 3,
-            "seconds": 75.5, "images_per_second": 12.34, "scans": {"one": COUNTS}, "dataset": dict.fromkeys(keys, 98),
-            "versions": {"torch": "2.6.0"}, "machine": {"cpus": 2}, "git": {"commit": "c0ffee", "dirty": True},
-        }  # fmt: skip
-        (folder / "metrics.json").write_text(json.dumps(metrics | more))
+        more = {
+            "test": made_results.SCORES | {"dice": dice}, "scans": {"one": COUNTS}, "versions": {"torch": "2.6.0"},
+            "dataset": dict.fromkeys(("cases", "slices", "slices_with_infections", "infected_regions"), 98),
+            "machine": {"cpus": 2}, "git": {"commit": "c0ffee", "dirty": True},
+        } | more  # fmt: skip
+        folder = made_results.write(tmp_path, made_results.result(data, loss, seed, settings, **more))
         (folder / "metrics.csv").write_text(CURVES)
         (folder / "config.yaml").write_text("seed: 0\nnote: a < b\n")
         if pictures:
@@ -158,7 +156,7 @@ def test_losses_that_recorded_slices_are_shown_beside_one_that_did_not(tmp_path,
 
 
 def test_a_folder_without_runs_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="holds no run"):
+    with pytest.raises(InputError, match="holds no run"):
         report.write(tmp_path)
 
 
@@ -220,10 +218,10 @@ def test_a_large_slice_is_embedded_small():
 
 
 def test_curves_count_epochs_as_runs_write_them(tmp_path, finished):
-    state = RunState(finished(pictures=False), "val/dice", "max")
+    state = RunState(RunFolder(finished(pictures=False)), "val/dice", "max")
     state.history = [{"epoch": 1, "val/dice": 0.2, "train/loss": 0.9}, {"epoch": 2, "val/dice": 0.4, "train/loss": 0.5}]
     state.write_curves()
-    (run,) = report.find_runs(tmp_path)
+    ((_, (run,)),) = report.find_runs(tmp_path).values()
     assert run.curves["val/dice"] == {1: 0.2, 2: 0.4}
     assert run.curves["train/loss"] == {1: 0.9, 2: 0.5}
 
@@ -231,7 +229,7 @@ def test_curves_count_epochs_as_runs_write_them(tmp_path, finished):
 def test_values_that_are_not_finite_are_left_out_of_curves(tmp_path, finished):
     folder = finished(pictures=False)
     (folder / "metrics.csv").write_text("epoch,step,train/loss\n1,1,inf\n2,2,nan\n3,3,0.5\n")
-    (run,) = report.find_runs(tmp_path)
+    ((_, (run,)),) = report.find_runs(tmp_path).values()
     assert run.curves["train/loss"] == {3: 0.5}
     assert "<polyline" in written(tmp_path)
 
@@ -259,7 +257,7 @@ def test_dice_by_scan_is_the_mean_over_classes_and_undefined_where_there_is_no_i
     two = {"tp": [1, 0], "fp": [1, 1], "fn": [0, 1], "tn": [2, 2]}
     empty = {"tp": 0, "fp": 0, "fn": 0, "tn": 4}
     finished(scans={"one": COUNTS, "two": two, "empty": empty}, pictures=False)
-    (run,) = report.find_runs(tmp_path)
+    ((_, (run,)),) = report.find_runs(tmp_path).values()
     dice = report.scan_dice(run)
     assert dice["one"] == pytest.approx(2 / 3)
     assert dice["two"] == pytest.approx(1 / 3)
@@ -271,7 +269,7 @@ def test_dice_by_scan_is_the_mean_over_classes_and_undefined_where_there_is_no_i
 
 
 def test_figures_of_no_run_end_with_what_to_do(tmp_path):
-    with pytest.raises(SystemExit, match=r"holds no finished run.*python -m cbseg\.run"):
+    with pytest.raises(InputError, match=r"holds no finished run.*python -m cbseg\.run"):
         figures.write(tmp_path / "runs")
 
 

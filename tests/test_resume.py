@@ -8,12 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cbseg import training
+from cbseg import parts
 from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
+from cbseg.run_folder import BusyError, RunFolder
 from cbseg.run_state import RunState
-from cbseg.sweep import state_of
-from cbseg.tracking import BusyError, failure, lock, record_failure
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
 
@@ -67,12 +66,12 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
 
 def test_a_run_that_goes_on_in_another_precision_says_so(train, monkeypatch, caplog):
     settings = ["loss=pl", "trainer.max_epochs=3", "data.batch_size=3"]
-    monkeypatch.setattr(training, "fast_precision", lambda accelerator: "32-true")
+    monkeypatch.setattr(parts, "fast_precision", lambda accelerator: "32-true")
     with monkeypatch.context() as patch:
         die_at(patch, 1, 0)
         with pytest.raises(Killed):
             train(*settings)
-    monkeypatch.setattr(training, "fast_precision", lambda accelerator: "bf16-mixed")
+    monkeypatch.setattr(parts, "fast_precision", lambda accelerator: "bf16-mixed")
     caplog.set_level("WARNING", "cbseg")
     assert metrics(train(*settings))["precision"] == "bf16-mixed"
     assert "began in 32-true and goes on in bf16-mixed" in caplog.text
@@ -87,7 +86,7 @@ def test_a_kill_between_the_files_of_an_epoch_leaves_none_of_them_behind_the_oth
     real_save, real_curves = RunState._save, RunState.write_curves
 
     def save(self, trainer, file, weights_only):
-        if file == name and self.epochs >= epoch:
+        if file.name == name and self.epochs >= epoch:
             raise Killed
         real_save(self, trainer, file, weights_only)
 
@@ -148,10 +147,10 @@ def test_an_unfinished_run_of_another_config_is_kept_aside(train, monkeypatch, t
 
 
 def test_a_locked_run_is_left_to_the_process_that_trains_it(train, monkeypatch):
-    monkeypatch.setattr("cbseg.tracking._PATIENCE", 0)
+    monkeypatch.setattr("cbseg.run_folder._PATIENCE", 0)
     folder = train("loss=pl")
     before = (folder / "metrics.json").stat().st_mtime_ns
-    with lock(folder), pytest.raises(BusyError, match="another process"):
+    with RunFolder(folder).lock(), pytest.raises(BusyError, match="another process"):
         train("loss=pl", "rerun=true")
     assert (folder / "metrics.json").stat().st_mtime_ns == before
     assert train("loss=pl", "rerun=true") == folder
@@ -164,23 +163,23 @@ def test_a_failure_leaves_its_traceback_and_config_and_the_next_try_removes_them
             train("loss=pl")
     (folder,) = (path for path in (tmp_path / "runs/covidA/pl").iterdir() if path.is_dir())
     config = OmegaConf.load(folder / "config.yaml")
-    record_failure(folder, config, "Traceback\n  …\nValueError: no memory")
-    assert failure(folder) == "ValueError: no memory"
+    RunFolder(folder).record_failure(config, "Traceback\n  …\nValueError: no memory")
+    assert RunFolder(folder).failure() == "ValueError: no memory"
     assert "max_epochs: 2" in (folder / "error.txt").read_text()
-    assert failure(train("loss=pl")) == ""
+    assert RunFolder(train("loss=pl")).failure() == ""
 
 
 def test_a_failure_never_touches_a_finished_run(train):
     folder = train("loss=pl")
-    record_failure(folder, OmegaConf.load(folder / "config.yaml"), "ValueError: x")
+    RunFolder(folder).record_failure(OmegaConf.load(folder / "config.yaml"), "ValueError: x")
     assert not (folder / "error.txt").exists()
 
 
 def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train, job):
     train("loss=pl")
     again = job("loss=pl")
-    assert state_of(again).name == "finished"
+    assert again.folder.state(again.config).name == "finished"
     again.config.data.batch_size = 4
-    state = state_of(again)
+    state = again.folder.state(again.config)
     assert state.name == "refused"
     assert "data.batch_size was 8, is 4" in state.reason

@@ -9,7 +9,7 @@ import pytest
 from cbseg.finite import NonFiniteLossError
 from cbseg.module import SegmentationModule
 from cbseg.run import main
-from cbseg.tracking import failure
+from cbseg.run_folder import RunFolder
 
 
 def command_line(*arguments, monkeypatch, capsys):
@@ -106,7 +106,7 @@ def test_a_single_run_that_breaks_leaves_its_reason(monkeypatch, capsys, tmp_pat
     printed, code = command_line(*base, f"runs={runs}", monkeypatch=monkeypatch, capsys=capsys)
     assert (code, "Traceback" in printed) == (1, False)
     (folder,) = runs.glob("covidA/*/seed0*")
-    assert failure(folder).endswith("NonFiniteLossError: the loss is NaN")
+    assert RunFolder(folder).failure().endswith("NonFiniteLossError: the loss is NaN")
 
 
 def test_help_and_cfg_are_readable(monkeypatch, capsys):

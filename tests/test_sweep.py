@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from cbseg.data.covid_a import FOLDERS
+from cbseg.results import by_setting, find_results
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs")
 
@@ -113,12 +115,12 @@ def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(sweep, tmp_
 
 def test_a_dataset_that_is_broken_fails_alone_and_says_why(sweep, tmp_path, covid_a):
     broken = tmp_path / "broken"
-    shutil.copytree(covid_a, broken)
+    for name in ("broken", "good", "whole"):
+        shutil.copytree(covid_a, tmp_path / name)
     next((broken / "Dataset" / FOLDERS["train"] / "Imgs").iterdir()).write_bytes(b"no picture")
-    whole = tmp_path / "whole"
-    shutil.copytree(covid_a, whole)
-    settings = ["loss=pl", "trainer.max_epochs=1", f"data.root={broken},{covid_a},{whole}"]
-    printed, code = finish(sweep(*settings))
+    three = ["data.name=broken,good,whole", "data.root=${data_dir}/${data.name}", f"data_dir={tmp_path}"]
+    overrides = ["loss=pl", "trainer.max_epochs=1", *three]
+    printed, code = finish(sweep(*overrides))
     assert code == 1
     assert "3 runs: 1 failed, 2 finished" in printed
     (failed,) = (folder for folder in folders(tmp_path / "runs") if (folder / "error.txt").is_file())
@@ -129,10 +131,42 @@ def test_a_dataset_that_is_broken_fails_alone_and_says_why(sweep, tmp_path, covi
     assert not (failed / "metrics.json").exists()
     shutil.rmtree(broken)
     shutil.copytree(covid_a, broken)
-    printed, code = finish(sweep(*settings))
+    printed, code = finish(sweep(*overrides))
     assert code == 0
     assert "3 runs: 1 finished, 2 skipped, finished before" in printed
     assert not list((tmp_path / "runs").glob("**/error.txt"))
+
+
+def test_data_that_moved_is_the_same_run_and_other_data_in_its_place_is_refused(sweep, tmp_path, covid_a):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    for root in (moved, other):
+        shutil.copytree(covid_a, root)
+    mask = next((other / "Dataset" / FOLDERS["test"] / "GT").iterdir())
+    ImageOps.mirror(Image.open(mask)).save(mask)
+    run = ("loss=pl", "trainer.max_epochs=1")
+    assert finish(sweep(*run))[1] == 0
+    for free in (["overlays=3", "trainer.enable_model_summary=true", f"data.root={moved}"], ["data.root=/nowhere"]):
+        printed, code = finish(sweep(*run, *free))
+        assert (code, "1 runs: 1 skipped, finished before" in printed) == (0, True), printed
+    printed, code = finish(sweep(*run, f"data.root={other}"))
+    assert code == 1
+    assert "1 runs: 1 refused" in printed
+    (folder,) = folders(tmp_path / "runs")
+    reason = (folder / "refused.txt").read_text()
+    assert metrics(folder)["fingerprint"] in reason
+    assert f"data.root={other}" in reason
+    assert "rerun=true" in reason
+    printed, code = finish(sweep(*run))
+    assert (code, (folder / "refused.txt").exists()) == (0, False), printed
+
+
+def test_an_override_that_refers_to_the_seed_names_one_setting_before_and_in_the_sweep(sweep, tmp_path):
+    printed, code = finish(sweep("loss=pl", "trainer.max_epochs=1", "seed=0,1", "data.annotate.seed=${seed}"))
+    assert code == 0, printed
+    assert "2 runs: 2 finished" in printed
+    (setting,) = by_setting(find_results(tmp_path / "runs"))
+    assert len(setting.results) == len(folders(tmp_path / "runs")) == 2
+    assert {result.keys["data.annotate.seed"] for result in setting.results.values()} == {"${seed}"}
 
 
 def test_a_sweep_whose_data_is_not_there_fails_once_before_it_starts(tmp_path):

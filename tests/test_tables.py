@@ -1,24 +1,22 @@
 """Tables from run folders: ours beside the paper's, missing cells shown as missing."""
 
-import json
-
+import made_results
 import pandas as pd
 import pytest
 import yaml
 
+from cbseg.errors import InputError
+from cbseg.results import by_setting, find_results
 from experiments import figures, tables
 from experiments.ablation import ablation
+from experiments.table_format import Cell, Table
 
 
-def finished(runs, data, loss, seed, dice, settings="", **scores):
-    folder = runs / data / loss / (f"seed{seed}" + (f",{settings}" if settings else ""))
-    folder.mkdir(parents=True)
-    test = {"dice": dice, "iou": 0.5, "ppv": None, "sens": 0.25, "spec": 0.9, "mae": 1.25, "game": 2.5} | scores
-    statistics = {"cases": 98, "slices": 98, "slices_with_infections": 98, "infected_regions": 779}
-    run = {"data": data, "loss": loss, "seed": seed, "settings": settings, "test": test, "dataset": statistics}
-    run["last"] = {"test": test | {"dice": None if dice is None else dice - 0.1}}
-    (folder / "metrics.json").write_text(json.dumps(run))
-    return folder
+def finished(runs, data, loss, seed, dice, settings="", keys=None, **scores):
+    test = made_results.SCORES | {"dice": dice} | scores
+    last = {"test": test | {"dice": None if dice is None else dice - 0.1}}
+    more = {} if keys is None else {"keys": keys}
+    return made_results.write(runs, made_results.result(data, loss, seed, settings, test=test, last=last, **more))
 
 
 def test_table_2_shows_mean_and_sd_over_seeds_beside_the_papers_and_dashes_for_what_is_missing(tmp_path):
@@ -78,7 +76,7 @@ def test_a_score_undefined_in_some_seeds_is_a_dash_and_never_the_mean_over_the_r
 
 
 def test_a_complete_table_has_no_note():
-    complete = tables.Table("t", "t", "Loss", {"A": {"x": tables.Cell({0: 0.5}, None)}}, 2)
+    complete = Table("t", "t", "Loss", {"A": {"x": Cell({0: 0.5}, None)}}, 2)
     assert complete.note == ""
     assert complete.markdown().endswith("|")
     assert complete.latex().endswith("\\end{tabular}\n\\end{table}\n")
@@ -90,9 +88,7 @@ def test_the_best_weakly_supervised_score_of_each_column_is_bold(tmp_path):
     finished(tmp_path, "covidC_mixed", "lcfcn", 0, 0.599, mae=2.0)
     finished(tmp_path, "covidC_mixed", "cb_lcfcn", 0, 0.5, mae=2.5)
     segmentation, counting = (
-        table.text()
-        for table in tables.tables(list(tables.read_runs(tmp_path).values()))
-        if "covidC_m" in table.caption
+        table.text() for table in tables.tables(*by_setting(find_results(tmp_path))) if "covidC_m" in table.caption
     )
     assert segmentation["Dice"].tolist() == [
         "0.90 (0.78)", "**0.60** (0.12)", "– (0.66)", "– (0.68)", "**0.60** (–)", "0.50 (–)",
@@ -115,7 +111,7 @@ def test_bold_is_each_formats_own_and_latex_source_is_escaped(tmp_path):
     assert r"Point loss (PL) & 2 & \textbf{0.65 ± 0.07} (–)" in latex
     assert r"my\_loss & 1 & 0.50 (–)" in latex
     assert latex.index(r"\end{tabular}") < latex.index(r"my\_loss has no seed 1.") < latex.index(r"\end{table}")
-    table = tables.scores_table("segmentation", "my_data", list(tables.read_runs(tmp_path).values()))
+    table = tables.scores_table("segmentation", "my_data", *by_setting(find_results(tmp_path)))
     assert table.text("<b>{}</b>".format).loc["Point loss (PL)", "Dice"] == "<b>0.65 ± 0.07</b> (–)"
     assert table.text(str).loc["Point loss (PL)", "Dice"] == "0.65 ± 0.07 (–)"
 
@@ -163,7 +159,7 @@ def test_runs_set_aside_do_not_count(tmp_path):
 
 
 def test_a_folder_without_runs_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="no finished run"):
+    with pytest.raises(InputError, match="no finished run"):
         tables.write(tmp_path)
 
 
@@ -186,37 +182,31 @@ def test_the_last_epochs_scores_have_tables_of_their_own(tmp_path):
     assert "0.60" in (tmp_path / "tables/tables.md").read_text()
 
 
-def test_runs_that_did_not_test_their_last_epoch_are_left_out_or_refused(tmp_path):
-    folder = finished(tmp_path, "covidA", "pl", 0, 0.6)
-    run = json.loads((folder / "metrics.json").read_text())
-    del run["last"]
-    (folder / "metrics.json").write_text(json.dumps(run))
-    with pytest.raises(SystemExit, match="tested its last epoch"):
-        tables.write(tmp_path, last=True)
+def test_a_run_that_did_not_test_its_last_epoch_is_named_and_left_out(tmp_path, caplog):
+    made_results.change(finished(tmp_path, "covidA", "pl", 0, 0.6), last=None)
+    finished(tmp_path, "covidA", "pl", 1, 0.7)
+    assert "| Point loss (PL)    | 0.60 (0.54)" in tables.write(tmp_path, last=True)
+    assert "covidA/pl/seed0/metrics.json: is damaged (last missing" in caplog.text
 
 
 def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_path):
     for loss, seed, weight, dice in [("pl", 0, None, 0.3), ("cb_flip", 0, 1.0, 0.5), ("cb_flip", 1, 1.0, 0.7),
                                      ("cb_flip", 0, 3.0, 0.8)]:  # fmt: skip
-        folder = finished(tmp_path, "covidA", loss, seed, dice, "" if weight != 3.0 else "loss.weight=3.0")
-        config = {"loss": {} if weight is None else {"weight": weight}, "data": {"seed": seed, "split": {"fold": seed}}}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        keys = {"data.seed": "${seed}", "data.split.fold": seed} | ({} if weight is None else {"loss.weight": weight})
+        folder = finished(tmp_path, "covidA", loss, seed, dice, "" if weight != 3.0 else "loss.weight=3.0", keys)
     table = ablation(tmp_path, ["loss.weight"])
     assert list(table.rows) == ["covidA pl (1)", "covidA cb_flip weight=1.0 (2)", "covidA cb_flip weight=3.0 (1)"]
     row = table.text().loc["covidA cb_flip weight=1.0 (2)"]
     assert (row["Dice"], row["last Dice"]) == ("0.60 ± 0.14", "0.50 ± 0.14")
     assert "(–)" not in table.markdown()
     assert "seed" not in table.markdown().lower()
-    with pytest.raises(SystemExit, match="no run's config.yaml has a value at loss.wait"):
+    with pytest.raises(InputError, match="no run has a value at loss.wait"):
         ablation(tmp_path, ["loss.wait"])
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"data": {"seed": 1}, "loss": {"weight": 1.0}, "optim": {"lr": 0.1}})
-    )
-    with pytest.raises(SystemExit, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
+    made_results.change(folder, keys={"data.seed": "${seed}", "loss.weight": 1.0, "optim.lr": 0.1})
+    with pytest.raises(InputError, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
         ablation(tmp_path, ["loss.weight"])
     assert len(ablation(tmp_path, ["loss.weight", "optim.lr"]).rows) == 3
-    other = finished(tmp_path, "covidB_sep", "cb_flip", 0, 0.4)
-    (other / "config.yaml").write_text(yaml.safe_dump({"loss": {"weight": 1.0}}))
+    finished(tmp_path, "covidB_sep", "cb_flip", 0, 0.4, keys={"loss.weight": 1.0})
     assert list(ablation(tmp_path, ["loss.weight"], data="covidB_sep").rows) == ["covidB_sep cb_flip weight=1.0 (1)"]
-    with pytest.raises(SystemExit, match="no finished run of data=covidC_sep"):
+    with pytest.raises(InputError, match="no finished run of data=covidC_sep"):
         ablation(tmp_path, ["loss.weight"], data="covidC_sep")

@@ -24,7 +24,7 @@ from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
 from cbseg.module import predict_mask
-from cbseg.training import build_module, build_trainer
+from cbseg.parts import build_module, build_trainer
 from cbseg.transforms import apply_each
 from experiments.benchmarks.noise import SIZE, NoiseScan
 

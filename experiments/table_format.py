@@ -83,7 +83,7 @@ class Table:
         return " ".join(f"{what}: {'; '.join(where)}." for what, where in parts.items() if where)
 
     def text(self, bold: Callable[[str], str] = "**{}**".format) -> pd.DataFrame:
-        """Each cell as ``mean ± sd (paper's)``, what is missing as a dash; how many seeds, where that differs by row.
+        """Return each cell as ``mean ± sd (paper's)``, what is missing as a dash; and seeds where rows differ in them.
 
         Args:
             bold: How to mark the best: in Markdown, in HTML ``"<b>{}</b>".format``, not at all ``str``.
@@ -103,19 +103,19 @@ class Table:
         return frame
 
     def markdown(self) -> str:
-        """Caption, cells and note."""
+        """Return caption, cells and note."""
         cells = self.text().to_markdown(disable_numparse=True)
         return "\n\n".join(filter(None, [f"**{self.caption}**", cells, self.note]))
 
     def latex(self) -> str:
-        """Caption, cells and note in a ``table`` environment."""
+        """Return caption, cells and note in a ``table`` environment."""
         cells = self.text(r"\textbf{{{}}}".format).rename(index=_escape, columns=_escape)
         latex = cells.to_latex(caption=_escape(self.caption), label=f"tab:{self.name}", escape=False)
         note = f"\\par\\smallskip {_escape(self.note)}\n" if self.note else ""
         return latex.replace("\\end{table}", f"{note}\\end{{table}}")
 
     def numbers(self) -> pd.DataFrame:
-        """Unrounded, empty where missing: ours (the mean), sd, n (seeds where it is defined) and paper by column."""
+        """Return unrounded numbers, empty where missing: by column ours (mean), sd, n (seeds with it) and paper."""
         parts: dict[str, dict[str, float | None]] = {}
         for row, cells in self.rows.items():
             parts[row] = {}
@@ -130,5 +130,5 @@ def _listed(items: Iterable[object]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Plain text as LaTeX source."""
+    """Return plain text as LaTeX source."""
     return re.sub(r"([&%$#_{}])", r"\\\1", text)

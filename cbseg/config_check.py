@@ -1,4 +1,4 @@
-"""A run's settings, looked at before anything is trained."""
+"""A run's config, looked at before anything is trained."""
 
 from omegaconf import DictConfig
 
@@ -21,7 +21,7 @@ _NOT_TAKEN = {
 """The Trainer's arguments that are refused, and why."""
 
 
-def check_settings(config: DictConfig) -> None:
+def check_config(config: DictConfig) -> None:
     """Refuse what no other part checks before hours of training.
 
     Raises:

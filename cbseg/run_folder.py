@@ -1,0 +1,209 @@
+"""The run folder: where it lies, what is in it, whose it is, and what became of its run."""
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from cbseg.errors import InputError
+from cbseg.run_name import FREE_KEYS, flat, is_free
+
+_PATIENCE = 5  # seconds for a lock
+
+
+class BusyError(RuntimeError):
+    """Another process trains this run; the message names its folder."""
+
+
+class State(NamedTuple):
+    """What a run's folder tells.
+
+    Attributes:
+        name: ``finished``; ``refused``, as the finished run of another config or other data lies there; ``failed``;
+            ``resumable``, if it finished an epoch and can go on; or ``new``.
+        epochs: How many are done.
+        reason: Why it failed or is refused.
+    """
+
+    name: str
+    epochs: int = 0
+    reason: str = ""
+
+
+class RunFolder:
+    """One run's folder, ``<runs>/<data>/<loss>/seed<k>``, with a name behind where the run is not of the defaults.
+
+    Args:
+        path: Where it lies; it need not be there.
+
+    Attributes:
+        config: The composed config, resolved.
+        metrics: The run's result, written last: a folder with it is finished. See :mod:`cbseg.results`.
+        curves: A row of logged averages for each epoch.
+        best: The selected epoch's weights.
+        last: All that the run needs to go on; gone once it is finished.
+        error: Why the run failed, with its config.
+        refusal: Why a finished run was not taken for that of the last command.
+        slices: Pictures and arrays of a few test slices.
+        wandb: W&B's files.
+
+    >>> RunFolder.of("runs", "covidA", "pl", 0, "optim=sps").path.as_posix()
+    'runs/covidA/pl/seed0,optim=sps'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.json"
+        self.curves = self.path / "metrics.csv"
+        self.best = self.path / "best.ckpt"
+        self.last = self.path / "last.ckpt"
+        self.error = self.path / "error.txt"
+        self.refusal = self.path / "refused.txt"
+        self.slices = self.path / "slices"
+        self.wandb = self.path / "wandb"
+
+    @classmethod
+    def of(cls, runs: str | Path, data: str, loss: str, seed: int, settings: str) -> "RunFolder":
+        """Return the folder of a run of these."""
+        return cls(Path(runs, data, loss, f"seed{seed}" + (f",{settings}" if settings else "")))
+
+    @classmethod
+    def find(cls, runs: str | Path) -> list["RunFolder"]:
+        """Return all run folders below a folder, in order; those set aside are none."""
+        return [cls(path) for path in sorted(Path(runs).glob("*/*/seed*")) if path.is_dir()]
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What the path tells: ``data``, ``loss``, ``seed`` and ``settings``."""
+        seed, _, settings = self.path.name.removeprefix("seed").partition(",")
+        return {"data": self.path.parts[-3], "loss": self.path.parts[-2], "seed": seed, "settings": settings}
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def is_finished(self, config: DictConfig) -> bool:
+        """Return whether it holds this config's finished run.
+
+        Raises:
+            InputError: If it holds the finished run of another config; the message names the keys that differ.
+        """
+        if not self.metrics.is_file():
+            return False
+        if differences := self.differences(config):
+            raise InputError(
+                f"{self}: holds a finished run of another config ({differences}). rerun=true runs it again and keeps "
+                "the old folder aside; runs=<another folder> leaves it as it is"
+            )
+        return True
+
+    def is_resumable(self, config: DictConfig) -> bool:
+        """Return whether it holds an unfinished run of this config that finished an epoch at least."""
+        begun = self.last.is_file() and not self.metrics.is_file()
+        try:
+            return begun and not self.differences(config)
+        except FileNotFoundError:  # another process of this run just moved it aside
+            return False
+
+    def state(self, config: DictConfig) -> State:
+        """Return what became of this config's run so far."""
+        try:
+            finished = self.is_finished(config)
+            refusal = self.refusal.read_text() if self.refusal.is_file() else ""
+        except InputError as error:
+            finished, refusal = True, str(error)
+        if refusal and not config.rerun:
+            return State("refused", reason=refusal)
+        if finished:
+            return State("finished", config.trainer.max_epochs)
+        epochs = len(pd.read_csv(self.curves)) if self.curves.is_file() else 0
+        if reason := self.failure():
+            return State("failed", epochs, reason)
+        return State("resumable", epochs) if self.is_resumable(config) else State("new")
+
+    def differences(self, config: DictConfig) -> str:
+        """Return the keys in which its config differs from this one, and how; nothing where none does but free keys."""
+        there: Any = OmegaConf.load(self.config)
+        here = copy.deepcopy(config)
+        OmegaConf.set_struct(here, False)
+        for key in FREE_KEYS:  # as it would be in the folder's place: other keys may be derived from these
+            if (value := OmegaConf.select(there, key)) is not None:
+                OmegaConf.update(here, key, value, merge=False)
+        ours, theirs = flat(here), flat(there)
+        keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        return "; ".join(f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys if not is_free(key))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold a run against other processes. The system frees the lock of a process that died.
+
+        Raises:
+            BusyError: If another process holds it for longer than a dying one needs to end.
+        """
+        locks = self.path.parents[2] / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        file = FileLock(locks / f"{','.join(self.path.parts[-3:])}.lock")
+        try:
+            file.acquire(timeout=_PATIENCE)
+        except Timeout as error:
+            raise BusyError(f"{self}: another process trains this run") from error
+        try:
+            yield
+        finally:
+            file.release()
+
+    def open(self, config: DictConfig) -> bool:
+        """Make it ready for its run, which holds the lock, and return whether the run goes on from its last epoch.
+
+        A finished or different run that lies there is moved to ``old/``; one that finished no epoch is removed.
+        """
+        resumes = self.is_resumable(config)
+        if not resumes:
+            if self.last.is_file() or self.metrics.is_file():
+                self.set_aside()
+            elif self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True)
+            part = self.config.with_suffix(".part")
+            OmegaConf.save(config, part, resolve=True)
+            part.replace(self.config)
+        for leftover in (self.error, self.refusal, *self.path.glob("*.part")):
+            leftover.unlink(missing_ok=True)
+        return resumes
+
+    def close(self) -> None:
+        """Remove what a finished run needs no more."""
+        for leftover in (self.last, self.error):
+            leftover.unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Move it, if it is there, to the first free ``old/<its name>-<n>`` beside it."""
+        if self.path.exists():
+            old = self.path.parent / "old"
+            old.mkdir(exist_ok=True)
+            taken = {path.name for path in old.iterdir()}
+            free = next(n for n in range(1, len(taken) + 2) if f"{self.path.name}-{n}" not in taken)
+            self.path.rename(old / f"{self.path.name}-{free}")
+
+    def record_failure(self, config: DictConfig, reason: str) -> None:
+        """Leave ``error.txt``: why a run failed, with its whole traceback if there is one, and its config.
+
+        A finished run's folder is left as it is, and the first reason stays: what else fails follows from it.
+        """
+        if self.metrics.is_file() or self.error.is_file():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.error.write_text(f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config, resolve=True)}")
+
+    def failure(self) -> str:
+        """Return the last line of the reason in ``error.txt``, or nothing if the run did not fail."""
+        if not self.error.is_file():
+            return ""
+        reason = self.error.read_text().partition("\n\n# config\n")[0]
+        return ([*reason.strip().splitlines()] or ["no reason was written"])[-1]
