@@ -1,5 +1,6 @@
-"""The parts of a run, made of its config: the network with its loss and optimiser, and Lightning's Trainer."""
+"""The parts of a run, made of its config: data, network with loss and optimiser, Lightning's Trainer, kept state."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,12 +10,43 @@ from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
 from torch import nn
 
 from cbseg.config import build
-from cbseg.hardware import compile_network, fast_memory_format, fast_precision
+from cbseg.data.datamodule import SliceDataModule
+from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
+from cbseg.job import Job
+from cbseg.metrics import COUNTING_SCORES
 from cbseg.module import SegmentationModule
 from cbseg.overlays import SliceRecorder
 from cbseg.processes import StopAtOnce
 from cbseg.run_state import RunState
 from cbseg.wandb_log import ValidationOverlays
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's parts, ready to train."""
+
+    datamodule: SliceDataModule
+    module: SegmentationModule
+    trainer: pl.Trainer
+    timer: Timer
+    state: RunState
+
+
+def prepare(job: Job) -> Parts:
+    """Make a run's parts; nothing is written into its folder.
+
+    Raises:
+        InputError: If the config or the data is bad.
+    """
+    config = job.config
+    keep_freed_memory()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule, module = build(config.data, "data"), build_module(config)
+    monitor = config.selection.monitor
+    state = RunState(job.folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
+    trainer, timer = build_run_trainer(config, state)
+    datamodule.setup()
+    return Parts(datamodule, module, trainer, timer, state)
 
 
 def build_module(config: DictConfig) -> SegmentationModule:

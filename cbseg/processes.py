@@ -93,7 +93,7 @@ def _end_with_parent() -> None:
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """A signal's handler that ends the process in good order."""
+    """End the process in good order, as a signal's handler."""
     sys.exit(128 + number)
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """Derive a 63-bit seed for one purpose, such as a slice's name or an epoch: equal on every machine, in any order.
+    """Derive a 63-bit seed for one purpose, such as a slice's name or an epoch: equal on every machine, in every order.
 
     >>> derived_seed(0, "train-7") == derived_seed(0, "train-7") != derived_seed(0, "train-8")
     True

@@ -2,7 +2,6 @@
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -10,35 +9,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.config import build
 from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
-from cbseg.hardware import keep_freed_memory
 from cbseg.job import Job
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
 from cbseg.module import SegmentationModule
-from cbseg.parts import build_module, build_run_trainer
+from cbseg.parts import Parts, prepare
 from cbseg.provenance import provenance
 from cbseg.results import Result, read_result
-from cbseg.run_state import RunState
 from cbseg.wandb_log import logged_to_wandb
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A run's parts, ready to train."""
-
-    datamodule: SliceDataModule
-    module: SegmentationModule
-    trainer: pl.Trainer
-    timer: Timer
-    state: RunState
 
 
 def run(job: Job) -> Path:
@@ -94,23 +79,6 @@ def refuse_other_data(job: Job) -> None:
     except InputError as error:
         folder.refusal.write_text(str(error))
         raise
-
-
-def prepare(job: Job) -> Parts:
-    """Make a run's parts; nothing is written into its folder.
-
-    Raises:
-        InputError: If the config or the data is bad.
-    """
-    config = job.config
-    keep_freed_memory()
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule, module = build(config.data, "data"), build_module(config)
-    monitor = config.selection.monitor
-    state = RunState(job.folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
-    trainer, timer = build_run_trainer(config, state)
-    datamodule.setup()
-    return Parts(datamodule, module, trainer, timer, state)
 
 
 def train(job: Job, parts: Parts) -> dict[str, Any]:

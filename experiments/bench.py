@@ -36,7 +36,7 @@ def apart(measure: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def bench_training(folder: Path, losses: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Each loss's training and testing speed, plain and ours, and the share of the processor's matrix rate used.
+    """Measure each loss's speed in training and testing, plain and ours, and its share of the processor's matrix rate.
 
     A TFLOP counts the network's multiplications and additions alone, forward and backward.
     """
@@ -66,7 +66,7 @@ def bench_training(folder: Path, losses: tuple[str, ...]) -> dict[str, dict[str,
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its threads, and how training was measured."""
+    """Describe the processor, its threads, and how training was measured."""
     return {
         "processor": torch.cuda.get_device_name() if GPU else _processor(),
         "cpus": os.cpu_count(),
@@ -88,7 +88,7 @@ def _processor() -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Measure what things cost, beside plain baselines.")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="measure these parts alone")
     parser.add_argument("--losses", choices=LOSSES, nargs="+", default=LOSSES, help="train with these alone")
@@ -108,7 +108,7 @@ def main() -> None:
             results["lcfcn"] = apart(bench_lcfcn)
             show("LCFCN alone, forward and backward", results["lcfcn"])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, provenance() | {"settings": described, "results": results})
+    write_json(arguments.out, provenance() | {"measured_with": described, "results": results})
     print(f"\n{arguments.out}")
 
 

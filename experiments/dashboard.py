@@ -17,6 +17,8 @@ from typing import Any
 import wandb
 
 from cbseg.config import CONF
+from cbseg.errors import InputError
+from experiments.command_line import one_message
 from experiments.tables import COLUMNS
 
 DATASETS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
@@ -31,7 +33,7 @@ _LOGIN = "you are not logged in to W&B: run `wandb login`, or set WANDB_API_KEY;
 
 
 def panels() -> dict[str, list[Any]]:
-    """A dataset's panels by their section's title. Where runs are grouped, each shows means and standard deviations."""
+    """Make a dataset's panels by their section's title; grouped runs show as means and standard deviations."""
     import wandb_workspaces.reports.v2 as wr
 
     over_seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
@@ -55,7 +57,7 @@ def panels() -> dict[str, list[Any]]:
 
 
 def workspace(entity: str, project: str, data: str) -> Any:
-    """A view of the workspace that shows one dataset's runs by loss; the list of runs is the table of scores.
+    """Make a view of the workspace that shows one dataset's runs by loss; the list of runs is the table of scores.
 
     Args:
         entity: W&B's user or team.
@@ -84,7 +86,7 @@ def workspace(entity: str, project: str, data: str) -> Any:
 
 
 def report(entity: str, project: str, datasets: list[str]) -> Any:
-    """A report with a section for each dataset, which shows that dataset's runs by loss, and its table of scores.
+    """Make a report with a section for each dataset, which shows that dataset's runs by loss, and its table of scores.
 
     Args:
         entity: W&B's user or team.
@@ -122,7 +124,7 @@ def report(entity: str, project: str, datasets: list[str]) -> Any:
 
 
 def specification(built: Any) -> dict[str, Any]:
-    """What is saved, for JSON; a report's run sets without their project's number, which only the server knows."""
+    """Return what is saved, for JSON; run sets without their project's number, which only the server knows."""
     built = copy.deepcopy(built)
     for block in getattr(built, "blocks", []):
         for runs in getattr(block, "runsets", []):
@@ -131,10 +133,10 @@ def specification(built: Any) -> dict[str, Any]:
 
 
 def save(built: Any) -> str:
-    """Save a view or report, and give its URL.
+    """Save a view or report, and return its URL.
 
     Raises:
-        SystemExit: If nobody is logged in to W&B, or W&B refuses.
+        InputError: If nobody is logged in to W&B, or W&B refuses.
     """
     try:
         if wandb.login(prompt=False, verify=False):
@@ -142,15 +144,15 @@ def save(built: Any) -> str:
             return built.url
     except Exception as error:  # the library raises plain Exceptions too
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.exit(
+        raise InputError(
             f"W&B could not save to {built.entity}/{built.project} ({reason}). Check both names, upload a run first, "
             "which makes the project, and log in as somebody who may write there: `wandb login --relogin`"
-        )
-    sys.exit(_LOGIN)
+        ) from error
+    raise InputError(_LOGIN)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="The W&B dashboard: a report, or views of the workspace.")
     parser.add_argument("--entity", required=True, help="W&B's user or team")
     parser.add_argument("--project", default="cbseg", help="W&B's project (default: %(default)s)")
@@ -168,8 +170,9 @@ def main() -> None:
     if chosen.dry_run:
         print(json.dumps([specification(built) for built in dashboard], indent=2))
     else:
-        for built in dashboard:
-            print(save(built))
+        with one_message():
+            for built in dashboard:
+                print(save(built))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def qualitative(data: str, runs: ByLoss, slices: Slices) -> Figure:
 
 
 def counting(data: str, runs: ByLoss, slices: Slices) -> Figure:
-    """Number the regions of the recorded slice with most of them, and show where GAME finds errors.
+    """Show the recorded slice with most regions: the regions numbered, and where GAME finds errors.
 
     Args:
         data: For the title.

@@ -89,12 +89,12 @@ def test_a_parts_results_are_shown_a_column_for_each_loss(capsys):
     ]  # fmt: skip
 
 
-def test_the_file_holds_settings_machine_and_results(monkeypatch, tmp_path, capsys):
+def test_the_file_holds_how_it_was_measured_machine_and_results(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "apart", lambda measure, *arguments: {"1 region, ratio": 4.0})
     monkeypatch.setattr("sys.argv", ["bench", "--only", "lcfcn", "--out", str(tmp_path / "runs/bench.json")])
     bench.main()
     written = json.loads((tmp_path / "runs/bench.json").read_text())
     assert written["results"] == {"lcfcn": {"1 region, ratio": 4.0}}
-    assert written["settings"]["batch_size"] == training.BATCH
+    assert written["measured_with"]["batch_size"] == training.BATCH
     assert {"machine", "versions", "git"} < set(written)
     assert "1 region, ratio" in capsys.readouterr().out

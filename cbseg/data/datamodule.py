@@ -62,7 +62,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         return len(self.indices)
 
     def __getitems__(self, places: Sequence[int]) -> dict[str, Any]:
-        """Read the batch of these slices, by their places in ``indices``."""
+        """Return the batch of these slices, by their places in ``indices``."""
         rows = self.indices[places]
         names = {"name": [self.store.slices[i].name for i in rows]}
         if self.resident:
@@ -104,7 +104,7 @@ def collate_training(batch: Any) -> Any:
 
 
 def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Batch an :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, as its sizes differ."""
+    """Make a batch of :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, its sizes differ."""
     return {
         "image": torch.stack([item["image"] for item in items]),
         "mask": [item["mask"] for item in items],
@@ -113,7 +113,7 @@ def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Have a worker ignore SIGTERM: one that dies of it looks like a failure, and its parent ends it in good order."""
+    """Ignore SIGTERM: a worker that dies of it looks like a failure; its parent stops in good order and ends it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -133,7 +133,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the epoch's number, as Lightning calls it before each."""
+        """Choose the epoch; Lightning calls it before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ class Split(NamedTuple):
 
 
 def published(slices: Sequence[SliceInfo], val: int) -> Split:
-    """Take the publisher's training and test sets; the last ``val`` training slices validate (COVID-19-A: 45, 5, 48).
+    """Keep the publisher's training and test sets; the last ``val`` training slices validate (COVID-19-A: 45, 5, 48).
 
     The slices keep their order, which for COVID-19-A is that of file names as text.
 

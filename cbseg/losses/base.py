@@ -11,7 +11,7 @@ Net = Callable[[Tensor], Tensor]
 
 
 def with_total(terms: Terms) -> Terms:
-    """Add to the terms, under ``loss``, their sum, which is what training minimises."""
+    """Return the terms, and under ``loss`` their sum, which is what training minimises."""
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 

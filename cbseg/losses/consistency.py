@@ -74,7 +74,7 @@ class Consistency(nn.Module):
         self.compare = compare
 
     def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:
-        """Compare both views with their labels and with each other (Alg. 1).
+        """Return the supervised terms, summed over both views, ``consistency`` (times λ), and ``inconsistency``.
 
         Args:
             net: Images (B, 3, H, W) to logits (B, C, H, W).

@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 
 def _dilated(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Take the maximum of the 7 × 7 pixels around each: of 2, then 4, then 7 in a column, and so in a row."""
+    """Return the maximum of the 7 × 7 pixels around each: of 2, then 4, then 7 in a column, and so in a row."""
     image = np.pad(image, 3, constant_values=-np.inf)
     for shift in (1, 2, 3):
         image = np.maximum(image[shift:], image[:-shift])

@@ -44,7 +44,7 @@ class _Score(nn.Conv2d):
 
 
 def _crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
-    """Cut the window out of ``x`` that has ``reference``'s height and width and begins ``offset`` pixels in."""
+    """Return the window of ``x`` with ``reference``'s height and width that begins ``offset`` pixels in."""
     height, width = reference.shape[-2:]
     return x[..., offset : offset + height, offset : offset + width]
 

@@ -47,7 +47,7 @@ def _best_ms(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, points: T
 
 
 def lcfcn_words(logits: Tensor, points: Tensor) -> Tensor:
-    """The literal LCFCN loss that :mod:`experiments.benchmarks.lcfcn_oracle` spells out."""
+    """Compute the literal LCFCN loss that :mod:`experiments.benchmarks.lcfcn_oracle` spells out."""
     return torch.stack(list(lcfcn_oracle(logits, points).values())).sum()
 
 

@@ -19,7 +19,7 @@ def boundaries(probs: Tensor, points: Tensor) -> Tensor:
 
 
 def lcfcn_oracle(logits: Tensor, points: Tensor) -> dict[str, Tensor]:
-    """The four terms, each the mean over images."""
+    """Compute the four terms, each the mean over images."""
     terms = torch.zeros(4, dtype=logits.dtype)
     for image_logits, image_points in zip(logits, points, strict=True):
         log_q, log_p = image_logits.log_softmax(0)

@@ -24,7 +24,7 @@ class NoiseScan:
     files: tuple[Path, ...] = ()
 
     def read(self) -> Iterator[SliceData]:
-        """The slices."""
+        """Yield the slices."""
         rng = np.random.default_rng(int(self.name))
         noise = gaussian_filter(rng.normal(size=(NATIVE, NATIVE)), 3)
         image = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)

@@ -61,7 +61,7 @@ def _read_png(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _own_memory() -> float:
-    """This process's own memory, MiB, without the pages of mapped files, which the system takes back at will."""
+    """Return this process's own memory, MiB, without the pages of mapped files, which the system takes back at will."""
     status = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
     lines = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
     return int(lines[0]) / 1024 if lines else float("nan")

@@ -99,7 +99,7 @@ def ours(loss: str, folder: Path, overrides: tuple[str, ...] = (), clock: Clock 
 def plain(
     loss: str, on_begin: Callable[[], Any] = lambda: None, on_end: Callable[[], Any] = lambda: None
 ) -> dict[str, float]:
-    """The same step as the authors' code takes it, on one batch.
+    """Take the same step as the authors' code does, on one batch.
 
     Padding by 100, single precision, contiguous memory, a pass for each view, and Adam a tensor at a time.
     Testing goes slice by slice, and scikit-image counts the regions.
@@ -145,7 +145,7 @@ def plain(
 
 
 def two_passes(net: nn.Module, loss: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Terms:
-    """What :class:`Consistency` computes, each view by itself; other losses as they are."""
+    """Compute what :class:`Consistency` does, each view by itself; other losses as they are."""
     if not isinstance(loss, Consistency):
         terms: Terms = loss(net, batch, generator)
         return terms
