@@ -41,7 +41,7 @@ def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"
 
 
 def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:
-    """Return the layout of images and weights in which convolutions are fastest: channels last, but not on every processor.
+    """Return the layout of images and weights that is fastest: channels last, but not on every processor.
 
     x86 processors with AVX2 alone are slower in it: a convolution's backward pass has no fast kernel there.
 
