@@ -1,8 +1,7 @@
 """A job: one run to do, as its overrides compose it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from omegaconf import DictConfig
@@ -20,25 +19,24 @@ class Job:
         config: Its composed config, without Hydra's own part.
         data: The name of its data config.
         loss: The name of its loss config.
-        overrides: What it was composed with.
+        settings: What it changes of the defaults, as a name; see :func:`cbseg.run_name.name_of`.
     """
 
     config: DictConfig
     data: str
     loss: str
-    overrides: Sequence[str]
+    settings: str
 
     @classmethod
     def of(cls, overrides: Sequence[str]) -> "Job":
         """Compose the job of some overrides."""
         config = compose(overrides)
-        choices = config.hydra.runtime.choices
-        return cls(without_hydra(config), choices["data"], choices["loss"], overrides)
+        return cls.composed(without_hydra(config), config.hydra.runtime.choices, overrides)
 
-    @cached_property
-    def settings(self) -> str:
-        """What it changes of the defaults, as a name; see :func:`cbseg.run_name.name_of`."""
-        return name_of(changes(self.config, self.overrides))
+    @classmethod
+    def composed(cls, config: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
+        """Return the job of a config that Hydra composed, with its choices of groups and its overrides as written."""
+        return cls(config, choices["data"], choices["loss"], name_of(changes(config, overrides)))
 
     @property
     def keys(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def main() -> None:
     given = get_args_parser().parse_args()
     asks = given.help or given.hydra_help or given.cfg or given.info or given.shell_completion
     try:
-        jobs = [] if asks else sweep_jobs(given.overrides, given.multirun, given.config_dir)
+        jobs = [] if asks or given.experimental_rerun else sweep_jobs(given.overrides, given.multirun, given.config_dir)
         if not jobs:
             _hydra_main()
         elif jobs[0].config.dry_run:
@@ -84,8 +84,8 @@ def _hydra_main(config: DictConfig) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     chosen = HydraConfig.get()
     overrides = OmegaConf.to_container(chosen.overrides.task, resolve=False)  # ${seed} stays, as in the run's name
-    choices = chosen.runtime.choices
-    start(Job(config, choices["data"], choices["loss"], overrides), chosen.mode == RunMode.MULTIRUN)  # type: ignore
+    job = Job.composed(config, chosen.runtime.choices, overrides)  # type: ignore[arg-type]
+    start(job, in_sweep=chosen.mode == RunMode.MULTIRUN)
 
 
 def start(job: Job, in_sweep: bool) -> None:

@@ -176,6 +176,6 @@ def _needed(places: tuple[str, ...], choices: tuple[str, ...]) -> tuple[str, ...
     kept = list(choices)
     for choice in sorted(choices):
         without = [other for other in kept if other != choice]
-        if _composed_keys((*places, *without)) == _composed_keys((*places, *kept)):
+        if (keys := _composed_keys((*places, *without))) is not None and keys == _composed_keys((*places, *kept)):
             kept = without
     return tuple(kept)

@@ -17,6 +17,7 @@ from cbseg.errors import InputError
 from cbseg.finite import NonFiniteLossError
 from cbseg.losses.point import PointLoss
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts
+from cbseg.run_state import RunState
 
 
 def metrics(folder):
@@ -110,7 +111,7 @@ def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(t
 
     weights = []
     monkeypatch.setattr(training.SegmentationModule, "test_step", test_step)
-    monkeypatch.setattr(training.RunState, "_value", lambda self, row: -abs(row["epoch"] - 2))
+    monkeypatch.setattr(RunState, "_value", lambda self, row: -abs(row["epoch"] - 2))
     folder = train("loss=full", "trainer.max_epochs=4")
     found = metrics(folder)
     assert found["best_epoch"] == 2
