@@ -84,7 +84,10 @@ def _hydra_main(config: DictConfig) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     chosen = HydraConfig.get()
     overrides = OmegaConf.to_container(chosen.overrides.task, resolve=False)  # ${seed} stays, as in the run's name
-    job = Job.composed(config, chosen.runtime.choices, overrides)  # type: ignore[arg-type]
+    try:
+        job = Job.composed(config, chosen.runtime.choices, overrides)  # type: ignore[arg-type]
+    except InputError as error:  # Hydra would say more than that
+        sys.exit(f"error: {error}")
     start(job, in_sweep=chosen.mode == RunMode.MULTIRUN)
 
 
