@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from cbseg import predict as predict_module
-from cbseg.config import Job
 from cbseg.data import phantom
 from cbseg.data.inputs import CT
 from cbseg.data.volumes import window_to_uint8
+from cbseg.job import Job
 from cbseg.training import run as train_run
 
 TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")

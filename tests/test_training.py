@@ -157,7 +157,7 @@ def test_patience_stops_early(train):
 
 def test_sps_trains_without_a_learning_rate(train):
     log = log_of(train("loss=pl", "optim=sps", "trainer.max_epochs=25"))
-    assert log["train/loss"][-1] < 0.85 * log["train/loss"][0]
+    assert min(log["train/loss"][-10:]) < 0.7 * log["train/loss"][0]  # single steps swing, by processor too
 
 
 def test_bf16_scores_are_close_to_float32(train):
