@@ -13,6 +13,7 @@ COMMANDS = {
     "experiments.report": "all of it on one page, report.html",
     "experiments.dashboard": "the same in W&B",
     "experiments.bench": "what things cost, beside plain baselines",
+    "experiments.step_profile": "where the time of a training step goes",
 }
 """Each module to run with ``python -m``, and what it does."""
 

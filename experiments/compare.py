@@ -2,7 +2,8 @@
 
 ``python -m experiments.compare runs --score dice --baseline pl`` prints Markdown and writes it, and CSV, into
 ``runs/tables``. Scans are drawn with replacement, the same for both losses; their raw counts add up to a dataset-level
-score of each loss; the interval holds the middle 95 % of the differences between the two.
+score of each loss; the interval holds the middle 95 % of the differences between the two. With ``--last`` the last
+epoch's weights are compared, not the selected ones', and ``runs/tables/last`` is written.
 """
 
 import argparse
@@ -187,13 +188,22 @@ def explanation(results: Iterable[Result], score: str, baseline: str) -> str:
     return "\n".join(lines)
 
 
-def write(runs: Path, score: str, baseline: str) -> str:
+def write(runs: Path, score: str, baseline: str, last: bool = False) -> str:
     """Write every setting's differences into ``<runs>/tables`` and return them in Markdown.
+
+    Args:
+        runs: Where the runs are.
+        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        baseline: A loss's name.
+        last: Whether to compare the last epoch's weights, below ``<runs>/tables/last``.
 
     Raises:
         InputError: If there is no finished run, or the score or the baseline do not exist.
     """
     results = find_results(runs)
+    folder = runs / "tables"
+    if last:
+        results, folder = {path: result.of_last_epoch() for path, result in results.items()}, folder / "last"
     losses = titles(result.loss for result in results.values())
     for option, value, choices in (("score", score, [*SCORES, *COUNTING_SCORES]), ("baseline", baseline, list(losses))):
         if value not in choices:
@@ -203,12 +213,12 @@ def write(runs: Path, score: str, baseline: str) -> str:
         compared = differences(setting, score, baseline)
         table = pd.DataFrame([difference.text() for difference in compared])
         text = table.to_markdown(index=False, disable_numparse=True) if compared else f"No loss but {baseline} was run."
-        sections += [f"# Settings: {setting.title}", text]
+        sections += [f"# Settings: {setting.title}{'; weights of the last epoch' if last else ''}", text]
         rows += [{"settings": setting.title, "score": score, "baseline": baseline} | asdict(row) for row in compared]
     markdown = "\n\n".join([*sections, explanation(results.values(), score, baseline)]) + "\n"
-    (runs / "tables").mkdir(exist_ok=True)
-    (runs / "tables" / "differences.md").write_text(markdown)
-    pd.DataFrame(rows).to_csv(runs / "tables" / "differences.csv", index=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "differences.md").write_text(markdown)
+    pd.DataFrame(rows).to_csv(folder / "differences.csv", index=False)
     return markdown
 
 
@@ -218,10 +228,11 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
     parser.add_argument("--baseline", default="pl", help="the loss to compare with")
+    parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")
     arguments = parser.parse_args()
     with one_message():
-        print(write(arguments.runs, arguments.score, arguments.baseline))
-    print(f"Markdown and CSV are in {arguments.runs / 'tables'}/differences.*")
+        print(write(arguments.runs, arguments.score, arguments.baseline, arguments.last))
+    print(f"Markdown and CSV are in {arguments.runs / 'tables' / ('last' if arguments.last else '')}/differences.*")
 
 
 if __name__ == "__main__":

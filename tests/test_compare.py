@@ -180,6 +180,18 @@ def test_differences_are_written_by_setting_and_dataset_and_never_across_setting
     assert numbers["difference"].tolist() == pytest.approx([0.3, np.nan], nan_ok=True)
 
 
+def test_the_last_epochs_weights_are_compared_if_asked_for(tmp_path):
+    fair, good = ([scan(tp=tp, fp=10 - tp, fn=10 - tp)] * 6 for tp in (5, 8))
+    for loss, scans in (("pl", fair), ("cb_flip", good)):
+        tested = {"test": {}, "undefined": {}, "counts": {}, "scans": run(*scans).scans}
+        keep(tmp_path, replace(run(*fair, loss=loss), last=tested))
+    assert "+0.000 to +0.000" in compare.write(tmp_path, "dice", "pl")
+    markdown = compare.write(tmp_path, "dice", "pl", last=True)
+    assert "weights of the last epoch" in markdown
+    assert "+0.300 to +0.300" in markdown
+    assert markdown == (tmp_path / "tables/last/differences.md").read_text()
+
+
 def test_the_output_says_which_way_is_better_and_where_a_scan_is_one_slice(tmp_path):
     keep(tmp_path, run(scan(), scan()), run(scan(slices=1), scan(slices=1), data="covidA"))
     markdown = compare.write(tmp_path, "game", "pl")

@@ -1,27 +1,42 @@
-"""README's example of a new loss runs as it is written, and a mistake in it is shown as what it is."""
+"""README's examples run as they are written, a mistake in one is shown as what it is, and it lists every command."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
+from PIL import Image
+
+from cbseg.__main__ import COMMANDS
 
 
 @pytest.fixture
-def example(request, tmp_path):
-    """A checkout with README's two files of "Adding a loss" in it; gives them by their path in the checkout."""
+def written(request, tmp_path):
+    """``written("Adding a loss")`` puts that section's files into a checkout, and gives them by their path."""
     root = request.config.rootpath
     for folder in ("cbseg", "conf"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    section = (root / "README.md").read_text().split("### Adding a loss")[1].split("\n##")[0]
-    files = {}
-    for code in re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.S):
-        name = code.splitlines()[0].removeprefix("# ")
-        files[name] = tmp_path / name
-        assert not files[name].exists()
-        files[name].write_text(code)
+
+    def one(title):
+        section = (root / "README.md").read_text().split(f"### {title}\n")[1].split("\n##")[0]
+        files = {}
+        for code in re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.S):
+            name = code.splitlines()[0].removeprefix("# ")
+            files[name] = tmp_path / name
+            assert not files[name].exists()
+            files[name].write_text(code)
+        return files
+
+    return one
+
+
+@pytest.fixture
+def example(written):
+    """The files of README's new loss."""
+    files = written("Adding a loss")
     assert list(files) == ["cbseg/losses/focal.py", "conf/loss/focal.yaml"]
     return files
 
@@ -30,11 +45,11 @@ def example(request, tmp_path):
 def command(tmp_path, covid_a, store):
     """``command("loss=focal")`` runs ``python -m cbseg.run`` in that checkout; gives what it printed and its code."""
 
-    def one(*arguments):
+    def one(*arguments, data="covidA", root=covid_a):
         small = [
-            "experiment=demo", "data=covidA", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false",
+            "experiment=demo", f"data={data}", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false",
             "trainer.max_epochs=1", "data.image_size=64", "data.split.val=2", "data.generate=null",
-            f"data.root={covid_a}", f"store={store}", "runs=runs",
+            f"data.root={root}", f"store={store}", "runs=runs",
         ]  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "cbseg.run", *arguments, *small],
@@ -51,6 +66,32 @@ def test_readmes_example_of_a_loss_trains_as_it_is_written(example, command, arg
     assert code == 0, printed
     (curves,) = tmp_path.glob("runs/covidA/*/*/metrics.csv")
     assert "train/focal" in curves.read_text()
+
+
+def test_readmes_example_of_a_dataset_trains_as_it_is_written(written, command, covid_a, tmp_path):
+    assert list(written("Adding a dataset")) == ["cbseg/data/pairs.py", "conf/data/pairs.yaml"]
+    root = tmp_path / "pictures"
+    for name, kind in (("images", "Imgs"), ("masks", "GT")):
+        (root / name).mkdir(parents=True)
+        for k, path in enumerate(sorted(covid_a.glob(f"Dataset/*/*/**/{kind}/*"))):
+            Image.open(path).convert("L").save(root / name / f"slice{k}.png")
+    printed, code = command("loss=pl", data="pairs", root=root)
+    assert code == 0, printed
+    assert "10 train, 2 val, 4 test slices" in printed
+
+
+def test_readmes_example_of_a_network_trains_as_it_is_written(written, command, tmp_path):
+    assert list(written("Adding a network")) == ["cbseg/models/lraspp.py", "conf/model/lraspp.yaml"]
+    printed, code = command("loss=pl", "model=lraspp")
+    assert code == 0, printed
+    assert list(tmp_path.glob("runs/covidA/pl/*model=lraspp*/metrics.json"))
+
+
+def test_readme_and_the_list_of_commands_name_the_same(request):
+    readme = (request.config.rootpath / "README.md").read_text()
+    listed = dict(re.findall(r"^\| `python -m ([\w.]+)` \| (.*) \|$", readme, re.M))
+    assert listed == COMMANDS
+    assert all(find_spec(module) for module in COMMANDS)
 
 
 def broken(example, old, new):
