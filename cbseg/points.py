@@ -23,7 +23,7 @@ _EMPTY = ("", "nan")  # cells, as pandas may write them
 
 
 def _farthest_from_edge(region: Region, noise: NDArray[np.uint64]) -> int:
-    """The pixel with the largest distance transform (§4.1.1), the first in reading order of equals."""
+    """Return the pixel with the largest distance transform (§4.1.1), the first in reading order of equals."""
     if region.all():  # no background in sight: the image's border is the edge
         region = np.pad(region, 1)
         return int(distance_transform_edt(region)[1:-1, 1:-1].argmax())
@@ -31,12 +31,12 @@ def _farthest_from_edge(region: Region, noise: NDArray[np.uint64]) -> int:
 
 
 def _uniform(region: Region, noise: NDArray[np.uint64]) -> int:
-    """Any pixel of the region, each as likely (§4.2)."""
+    """Return any pixel of the region, each as likely (§4.2)."""
     return int(np.where(region, noise, np.iinfo(np.uint64).max).argmin())
 
 
 def _centroid(region: Region, noise: NDArray[np.uint64]) -> int:
-    """The centroid, truncated to a pixel; where that lies outside, as in a crescent, the region's nearest pixel."""
+    """Return the centroid, truncated; where it lies outside, as in a crescent, the region's nearest pixel."""
     rows, columns = np.nonzero(region)
     row, column = int(rows.mean()), int(columns.mean())
     nearest = np.argmin((rows - row) ** 2 + (columns - column) ** 2)
@@ -51,7 +51,7 @@ SAMPLERS: dict[str, Callable[[Region, NDArray[np.uint64]], int]] = {
 
 
 def find_regions(mask: NDArray[np.integer | np.bool_]) -> tuple[NDArray[np.int64], int]:
-    """Number a mask's regions: 8-connected components, of one class each; ``find_regions(mask > 0)`` joins the classes.
+    """Find a mask's regions: 8-connected components, of one class each; ``find_regions(mask > 0)`` joins classes.
 
     Shape:
         - mask: :math:`(H, W)`; output: labels :math:`(H, W)`, 0 on the background and 1…n on the regions, and n.
@@ -116,7 +116,7 @@ def sample_points(
 
 
 def _grown(box: tuple[slice, slice]) -> tuple[slice, slice]:
-    """A bounding box and the pixels around it, in which a region's distance transform is the whole image's."""
+    """Grow a bounding box by a pixel: in it a region's distance transform is the whole image's."""
     rows, columns = (slice(max(side.start - 1, 0), side.stop + 1) for side in box)
     return rows, columns
 
@@ -165,7 +165,7 @@ def read_points(path: Path) -> dict[str, list[Click]]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """A table's lines with their numbers, as columns and cells; cells beyond the columns are named so."""
+    """Read a table's lines with their numbers, as columns and cells; cells beyond the columns are named so."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count))
     columns: list[str] = []
@@ -182,7 +182,7 @@ def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _click(cells: dict[str, str]) -> tuple[str, Click | None]:
-    """A line's slice, and row, column and class there, or nothing if all three are empty.
+    """Read a line's slice, and row, column and class there, or nothing if all three are empty.
 
     Raises:
         KeyError, ValueError, OverflowError: If the line has fewer or more cells than the table, or no such.
@@ -196,7 +196,7 @@ def _click(cells: dict[str, str]) -> tuple[str, Click | None]:
 
 
 def _whole(cell: str) -> int:
-    """A whole number, which spreadsheets and pandas may write as ``38.0`` or ``38,0``.
+    """Read a whole number, which spreadsheets and pandas may write as ``38.0`` or ``38,0``.
 
     Raises:
         ValueError, OverflowError: If it is none.
@@ -208,7 +208,7 @@ def _whole(cell: str) -> int:
 
 
 def place_points(clicks: list[Click], shape: tuple[int, int], empty: str = "background") -> NDArray[np.uint8]:
-    """Points from coordinates.
+    """Make points of coordinates.
 
     Args:
         clicks: (row, column, class) of each.

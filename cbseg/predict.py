@@ -87,7 +87,7 @@ class Predictor:
 
     @torch.inference_mode()
     def slices(self, count: int, grey: Callable[[int], Labels]) -> Labels:
-        """Classes of some slices of one size.
+        """Segment some slices of one size.
 
         Args:
             count: How many.
@@ -106,7 +106,7 @@ class Predictor:
         return np.stack(classes)
 
     def volume(self, volume: Volume) -> Labels:
-        """Classes of a volume's slices from foot to head, (S, H, W) uint8.
+        """Segment a volume's slices from foot to head: classes, (S, H, W) uint8.
 
         Raises:
             InputError: If a slice cannot be read, or the run was trained on pictures.

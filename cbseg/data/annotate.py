@@ -60,7 +60,7 @@ class PointAnnotator:
         self._reviewed: set[Path] = set()
 
     def __call__(self, store: SliceStore, i: int) -> Mask:
-        """The points of slice ``i`` at training size, (H, W) uint8.
+        """Return the points of slice ``i`` at training size, (H, W) uint8.
 
         Raises:
             InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist; or
@@ -124,12 +124,12 @@ class PointAnnotator:
         return repr((*made, self.num_classes, self.clicks))
 
     def covers(self, store: SliceStore, i: int) -> bool:
-        """Whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
+        """Tell whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
         return self.clicks is None or store.slices[i].name in self.clicks
 
 
 def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:
-    """Whether each click lies on infection's class, fits the mask, and fits it with row and column swapped.
+    """Tell whether each click is of infection, fits the mask, and fits it with row and column swapped.
 
     Shape:
         - output: :math:`(N, 3)`, of the clicks within the slice; none where nothing is drawn.
@@ -147,7 +147,7 @@ def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:
 
 
 def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> Mask:
-    """The points of some slices at training size, made once and kept beside the store.
+    """Make the points of some slices at training size, once, and keep them beside the store.
 
     Args:
         store: Holds the masks.

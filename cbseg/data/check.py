@@ -97,7 +97,7 @@ def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
 
 
 def _greys(images: Sequence[NDArray[np.uint8]]) -> str:
-    """What shows a wrong window: the extremes, and the shares of black and white."""
+    """Describe what shows a wrong window: the extremes, and the shares of black and white."""
     counts = np.sum([np.bincount(x.ravel(), minlength=256) for x in images], axis=0)
     low, high = np.flatnonzero(counts)[[0, -1]]
     black, white = counts[[0, 255]] / counts.sum()

@@ -32,7 +32,7 @@ class SliceScan:
     settings = ""
 
     def read(self) -> Iterator[SliceData]:
-        """The one slice.
+        """Read the one slice.
 
         Raises:
             InputError: If a file is bad, or image and mask differ in size.
@@ -77,12 +77,12 @@ def _pair(folder: Path, subset: str) -> list[SliceScan]:
 
 
 def _readable(stem: str) -> str:
-    """A name that can be printed and written, also where its bytes are no UTF-8."""
+    """Return a name that can be printed and written, also where its bytes are no UTF-8."""
     return os.fsencode(stem).decode(errors="backslashreplace")
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures in a folder."""
+    """Find the pictures in a folder."""
     with reading(folder, advice="check its permissions"):
         if not folder.is_dir():
             raise InputError(

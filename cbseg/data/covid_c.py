@@ -58,7 +58,7 @@ Key = tuple[str, tuple[int, ...]]
 
 
 def scan_name(path: Path) -> str:
-    """``coronacases-1`` or ``radiopaedia-10-85902-1`` for a file of either kind.
+    """Name a file's scan, of either kind: ``coronacases-1`` or ``radiopaedia-10-85902-1``.
 
     >>> scan_name(Path("radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm.nii.gz"))
     'radiopaedia-10-85902-1'
@@ -68,7 +68,7 @@ def scan_name(path: Path) -> str:
 
 
 def _key(path: Path) -> Key:
-    """Source and numbers of a file, the same for image and mask."""
+    """Return source and numbers of a file, the same for image and mask."""
     stem = path.name.lower().split(".nii")[0].replace("covid-19", "")  # whose 19 is no scan's number
     source = re.match(r"[a-z]*", stem)
     return (source[0] if source else "", tuple(int(n) for n in re.findall(r"\d+", stem)))

@@ -95,7 +95,7 @@ class DicomSeries:
         raise InputError(f"{self.files[k + 1]}: lies at the same position as {self.files[k].name}; remove one of them")
 
     def _affine(self) -> NDArray[np.float64]:
-        """From (column, row, slice) to the patient's coordinates (LPS), for slices at even distances."""
+        """Return the affine from (column, row, slice) to the patient's coordinates (LPS), for even distances."""
         first, last, steps = self._slices[0], self._slices[-1], len(self._slices) - 1
         rows, columns = first.spacing
         across = last.position - first.position
@@ -112,7 +112,7 @@ class DicomSeries:
         return affine
 
     def _thickness(self) -> float:
-        """A lone slice's thickness, mm."""
+        """Return a lone slice's thickness, mm."""
         (one,) = self._slices
         try:
             raw = one.tags.get_item("SliceThickness").value
@@ -127,7 +127,7 @@ class DicomSeries:
         return 1.0
 
     def _off_grid(self, affine: NDArray[np.float64]) -> str:
-        """Which slice lies farthest from its place on the even grid, or nothing if it is less than half a voxel."""
+        """Tell which slice lies farthest beside the even grid; nothing if it is less than half a voxel."""
         places = np.array([one.position for one in self._slices]) - affine[:3, 3]
         voxels = np.linalg.solve(affine[:3, :3], places.T).T
         voxels[:, 2] -= np.arange(len(voxels))
@@ -153,7 +153,7 @@ class DicomSeries:
             raise InputError(self._uneven)
 
     def slice(self, k: int) -> NDArray[np.floating]:
-        """Slice ``k`` from the foot, HU, (H, W) float32; row 0 is anterior, column 0 the patient's right.
+        """Read slice ``k`` from the foot, HU, (H, W) float32; row 0 is anterior, column 0 the patient's right.
 
         Raises:
             InputError: If its pixels cannot be decoded.
@@ -165,7 +165,7 @@ class DicomSeries:
         return self.grid.to_canonical(stored.T)
 
     def to_nifti(self, labels: NDArray[np.uint8]) -> nib.Nifti1Image:
-        """Labels of its slices as an image that lies where the series lies, in canonical orientation.
+        """Make an image of its slices' labels that lies where the series lies, in canonical orientation.
 
         Shape:
             - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: :math:`(W, H, S)`.
@@ -176,7 +176,7 @@ class DicomSeries:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones, sorted by path: a DICOM file can have any name.
+    """Find all files below a folder but hidden ones, sorted by path: a DICOM file can have any name.
 
     Raises:
         InputError: If the folder cannot be read.

@@ -30,12 +30,12 @@ def read_header(path: Path) -> pydicom.Dataset:
 
 
 def has_pixels(path: Path) -> bool:
-    """Whether a DICOM file holds an image; the image is not read."""
+    """Tell whether a DICOM file holds an image; the image is not read."""
     return "PixelData" in _read(path, defer_size=1024, specific_tags=["PixelData"])
 
 
 def storage_class(header: pydicom.Dataset) -> UID:
-    """What kind of object a file says it is; empty where it does not."""
+    """Return what kind of object a file says it is; empty where it does not."""
     return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
 
 

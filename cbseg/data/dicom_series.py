@@ -196,7 +196,7 @@ def _is_axial(one: DicomSlice) -> bool:
 
 
 def _no_slice(header: pydicom.Dataset) -> str:
-    """Why a DICOM file is no slice of a CT, or nothing."""
+    """Say why a DICOM file is no slice of a CT, or nothing."""
     kind = storage_class(header)
     if "DirectoryRecordSequence" in header:
         return "a DICOMDIR"
@@ -211,7 +211,7 @@ def _no_slice(header: pydicom.Dataset) -> str:
 
 
 def _lies_beside(path: Path) -> bool:
-    """Whether a file that is no DICOM is a readme, a licence, a table or a picture, and no damaged slice."""
+    """Tell whether a file that is no DICOM is a readme, a table or a picture, and no damaged slice."""
     name = path.name.lower()
     if name.endswith(_SUFFIXES):
         return False

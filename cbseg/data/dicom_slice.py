@@ -102,7 +102,7 @@ class DicomSlice:
         return read_stored(self.path, self.tags, self.frame)
 
     def values(self) -> NDArray[np.floating]:
-        """HU, (rows, columns) float32 as stored; padding is air.
+        """Read the HU, (rows, columns) float32 as stored; padding is air.
 
         Raises:
             InputError: If the pixels cannot be decoded.
@@ -120,7 +120,7 @@ class DicomSlice:
         return padding_to_air(values)
 
     def _padding(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where the file says that the scanner saw nothing: PixelPaddingValue, to PixelPaddingRangeLimit if given."""
+        """Find where the scanner saw nothing: PixelPaddingValue, to PixelPaddingRangeLimit if given."""
         first = self.tags.get("PixelPaddingValue")
         if first is None:
             return np.zeros(stored.shape, bool)
@@ -131,7 +131,7 @@ class DicomSlice:
 
 
 def slices_in(path: Path, header: pydicom.Dataset) -> list[DicomSlice]:
-    """The slices of a file: one, or the frames of an enhanced multi-frame file.
+    """Return the slices of a file: one, or the frames of an enhanced multi-frame file.
 
     Raises:
         InputError: If it holds colours, frames without a place, no pixels, or claims more than a CT has.
@@ -170,7 +170,7 @@ def slices_in(path: Path, header: pydicom.Dataset) -> list[DicomSlice]:
 
 
 def _flattened(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
-    """The tags of a frame as a classic slice has them: what its functional groups hold stands at the top."""
+    """Return a frame's tags as a classic slice has them: what its functional groups hold stands at the top."""
     tags = pydicom.Dataset()
     tags.file_meta = header.file_meta
     for element in header:

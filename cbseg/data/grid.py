@@ -84,7 +84,7 @@ class Grid:
         return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
     def stored_slice(self, k: int) -> tuple[int, int]:
-        """The stored axis across slices, and the index there of slice ``k`` from the foot."""
+        """Return the stored axis across slices, and the index there of slice ``k`` from the foot."""
         return self.axes[2], self.shape[0] - 1 - k if self.flipped[2] else k
 
     def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:

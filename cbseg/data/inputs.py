@@ -68,7 +68,7 @@ def each_series(ct: CT) -> list[CT]:
 
 
 def _expanded(given: Path) -> Iterator[tuple[Path, Path]]:
-    """A path's CTs, each with the place of its labels."""
+    """List a path's CTs, each with the place of its labels."""
     name = given.name if given.name.strip(".") else given.resolve().name  # of a link its own
     files: list[Path] = []
     with contextlib.suppress(InputError, OSError):  # whoever opens it says so

@@ -65,7 +65,7 @@ def read_classes(mask: Volume, labels: dict[int, int]) -> Iterator[NDArray[np.ui
 
 
 def _values(mask: Volume) -> NDArray[np.float64]:
-    """All values of a mask, or of many its extremes and some."""
+    """Return all values of a mask, or of many its extremes and some."""
     values = np.zeros(1)
     for k in range(mask.shape[0]):
         values = np.union1d(values, np.unique(mask.slice(k)).astype(float))
@@ -75,7 +75,7 @@ def _values(mask: Volume) -> NDArray[np.float64]:
 
 
 def _unit(values: NDArray[np.float64], labels: dict[int, int]) -> float | None:
-    """The value that stands for infection, 1 or white; none where the values are neither's."""
+    """Return the value that stands for infection, 1 or white; none where the values are neither's."""
     if 1 not in labels:  # pictures, whose greys are exact
         return None
     for unit, highest in ((1, max(labels)), (_WHITE, _WHITE)):

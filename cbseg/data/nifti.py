@@ -117,7 +117,7 @@ class NiftiVolume:
         return slices, rows, columns
 
     def distance_to(self, other: "NiftiVolume") -> float:
-        """How far volumes of equal shape lie apart: the largest difference of their canonical grids' affines, mm."""
+        """Measure how far volumes of equal shape lie apart: the largest difference of canonical affines, mm."""
         return float(np.abs(self.grid.canonical_affine - other.grid.canonical_affine).max())
 
     @cached_property
@@ -126,7 +126,7 @@ class NiftiVolume:
         return self.image.dataobj.get_unscaled() if self._compressed else self.image.dataobj
 
     def slice(self, k: int) -> NDArray[np.floating]:
-        """Slice ``k`` from the foot, (H, W) float32; row 0 is anterior, column 0 the patient's right.
+        """Read slice ``k`` from the foot, (H, W) float32; row 0 is anterior, column 0 the patient's right.
 
         Raises:
             InputError: If the file ends early or is damaged, or the slice holds NaN.
@@ -143,7 +143,7 @@ class NiftiVolume:
         return padding_to_air(values)
 
     def to_nifti(self, labels: NDArray[np.uint8]) -> nib.Nifti1Image:
-        """Labels of its slices as an image on the grid on which the file is stored; of its header only the geometry.
+        """Make an image of its slices' labels on the file's own grid; of its header only the geometry.
 
         Shape:
             - labels: :math:`(S, H, W)`, as :meth:`slice` gives slices; output: the file's shape.
@@ -169,7 +169,7 @@ def _load(path: Path) -> Any:
 
 
 def _qform(image: Any) -> NDArray[np.float64] | None:
-    """The affine that an image's qform gives, or none where it has none or it is malformed."""
+    """Return the affine that an image's qform gives, or none where it has none or it is malformed."""
     try:
         return image.header.get_qform() if image.header["qform_code"] else None
     except ValueError:
@@ -177,7 +177,7 @@ def _qform(image: Any) -> NDArray[np.float64] | None:
 
 
 def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files in a folder, compressed or not, sorted by name; hidden ones, such as macOS's, are left out.
+    """Find the NIfTI files in a folder, compressed or not, sorted by name, but hidden ones, such as macOS's.
 
     Raises:
         InputError: If there is none, or the folder cannot be read.
@@ -190,7 +190,7 @@ def nifti_files(folder: Path) -> list[Path]:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file's name is that of a NIfTI file.
+    """Tell whether a file's name is that of a NIfTI file.
 
     >>> is_nifti(Path("CT.NII.GZ")), is_nifti(Path("._ct.nii"))
     (True, False)
@@ -199,7 +199,7 @@ def is_nifti(path: Path) -> bool:
 
 
 def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
-    """A NIfTI mask of a NIfTI image.
+    """Open a NIfTI mask of a NIfTI image.
 
     Raises:
         InputError: If the mask cannot be read, or lies elsewhere in space than its image.

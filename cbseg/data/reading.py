@@ -60,7 +60,7 @@ def require_room(path: Path, voxels: int, bytes_each: int) -> None:
 
 
 def _memory() -> int:
-    """The machine's memory, bytes; 0 where the system does not tell."""
+    """Return the machine's memory, bytes; 0 where the system does not tell."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has none of it

@@ -50,7 +50,7 @@ class Scan(Protocol):
         """What beside the files decides what :meth:`read` gives; a change makes the store stale."""
 
     def read(self) -> Iterator[SliceData]:
-        """The slices in order.
+        """Read the slices in order.
 
         Raises:
             InputError: If a file cannot be read or holds what it should not.
@@ -58,7 +58,7 @@ class Scan(Protocol):
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a picture that cbseg reads, and not of a hidden file.
+    """Tell whether a file's name is that of a picture that cbseg reads, and not of a hidden file.
 
     >>> is_picture(Path("1.PNG")), is_picture(Path("._1.png"))
     (True, False)
@@ -130,7 +130,7 @@ def read_binary_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def looks_inverted(infected: NDArray[np.bool_]) -> bool:
-    """Whether infection covers most of a slice, or of its border, as a background does.
+    """Tell whether infection covers most of a slice, or of its border, as a background does.
 
     Shape:
         - infected: :math:`(H, W)`.

@@ -91,7 +91,7 @@ class SliceStore:
         self._native = np.memmap(folder / _NATIVE, np.uint8, "r")
 
     def native_mask(self, i: int) -> NDArray[np.uint8]:
-        """The mask of slice ``i`` at its native size.
+        """Return the mask of slice ``i`` at its native size.
 
         Shape:
             - output: :math:`(H, W)`, ``slices[i].shape``.
@@ -101,7 +101,7 @@ class SliceStore:
         return self._native[item.offset : item.offset + height * width].reshape(item.shape)
 
     def statistics(self) -> dict[str, int]:
-        """The columns of the paper's Table 1."""
+        """Return the columns of the paper's Table 1."""
         return {
             "cases": len({item.scan for item in self.slices}),
             "slices": len(self.slices),
@@ -167,7 +167,7 @@ def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
 
 
 def _build(scans: Sequence[Scan], image_size: tuple[int, int], folder: Path) -> None:
-    """Threads prepare a scan each into files of its own, which are joined in order.
+    """Prepare a scan in each thread, into files of its own, which are joined in order.
 
     Decoding, unpacking and resizing release the interpreter, so threads suffice. A thread holds one scan's image and
     mask at a time, and joining copies in small pieces, so memory does not grow with the dataset.
@@ -216,7 +216,7 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
 def resized(
     x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode = InterpolationMode.BILINEAR
 ) -> NDArray[np.uint8]:
-    """A slice at training size.
+    """Bring a slice to training size.
 
     Shape:
         - x: :math:`(H, W)` uint8; output: ``size``.

@@ -52,7 +52,7 @@ class VolumeScan:
         return repr((sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down))
 
     def read(self) -> Iterator[SliceData]:
-        """The slices from foot to head.
+        """Read the slices from foot to head.
 
         Raises:
             InputError: If a file is bad, image and mask do not fit, or the mask holds an unknown label.
@@ -79,14 +79,14 @@ class VolumeScan:
 
 
 def nifti_scan(name: str, image: Path, mask: Path, labels: dict[int, int]) -> VolumeScan:
-    """A scan whose image and mask are a NIfTI file each."""
+    """Make a scan of which image and mask are a NIfTI file each."""
     return VolumeScan(name, (image, mask), partial(NiftiVolume, image), partial(open_nifti_mask, mask), labels)
 
 
 def with_reading(
     scans: Sequence[VolumeScan], window: Sequence[float], intensity: str, released: str, crop: Sequence[int] | None
 ) -> list[VolumeScan]:
-    """The same scans, read as a data config says.
+    """Return the same scans, read as a data config says.
 
     Args:
         scans: Of one dataset.

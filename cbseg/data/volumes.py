@@ -40,7 +40,7 @@ class Volume(Protocol):
         """Slices, rows, columns."""
 
     def slice(self, k: int) -> NDArray[np.floating]:
-        """Slice ``k`` from the foot, (H, W) float32, in HU unless the volume was stored as 8-bit grey values.
+        """Read slice ``k`` from the foot, (H, W) float32, in HU unless the volume was stored as 8-bit grey values.
 
         Raises:
             InputError: If it cannot be read.
