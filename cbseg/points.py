@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import label as scipy_label
 from skimage.measure import label, regionprops
 
 from cbseg.errors import InputError, check_choice
@@ -59,7 +60,18 @@ def find_regions(mask: NDArray[np.integer | np.bool_]) -> tuple[NDArray[np.int64
     >>> find_regions(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]]))[1]
     2
     """
+    if mask.dtype == bool:  # SciPy's is faster, but joins classes
+        return scipy_label(mask, np.ones((3, 3), bool))
     return label(mask, connectivity=2, return_num=True)
+
+
+def count_regions(mask: NDArray[np.integer]) -> int:
+    """Count a mask's infected regions: 8-connected components, whatever their class.
+
+    Shape:
+        - mask: :math:`(H, W)`, 0 on the background.
+    """
+    return find_regions(mask > 0)[1]
 
 
 def sample_points(

@@ -22,19 +22,18 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.progress import track
 
-from cbseg.data.datamodule import height_and_width, normalise
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.inputs import CT, each_series, list_cts, open_volume
 from cbseg.data.nifti import NiftiVolume
+from cbseg.data.preprocess import height_and_width, normalise, resized
 from cbseg.data.scans import is_picture, read_grey
-from cbseg.data.store import resized
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
 from cbseg.models.weights import damage_refused
 from cbseg.module import predict_mask
 from cbseg.parts import build_network
-from cbseg.points import find_regions
+from cbseg.points import count_regions
 from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -153,7 +152,7 @@ def predict(predictor: Predictor, ct: CT, out: Path) -> dict[str, Any]:
         "labels": str(written),
         "slices": len(labels),
         "infected_slices": np.count_nonzero(labels.any((1, 2))),
-        "regions": sum(find_regions(one > 0)[1] for one in labels),
+        "regions": sum(map(count_regions, labels)),
         "infected_pixels": np.count_nonzero(labels),
         "volume_ml": millilitres,
         "run": str(predictor.run),

@@ -25,7 +25,7 @@ from PIL import Image
 from cbseg.drawing import COLOURS, paint
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
-from cbseg.points import IGNORE, find_regions
+from cbseg.points import IGNORE, count_regions
 from cbseg.results import Result, Setting, by_setting, read_results
 from cbseg.run_folder import RunFolder
 from experiments.command_line import one_message
@@ -199,12 +199,12 @@ def pictures(runs: ByLoss) -> list[dict[str, Any]]:
         for loss, arrays in by_loss.items():
             mask = arrays["prediction"]
             counts = Counts.of(torch.from_numpy(mask > 0).long(), torch.from_numpy(truth > 0).long())
-            prediction = {"loss": loss, "overlay": overlay(truth, mask), "regions": find_regions(mask > 0)[1]}
+            prediction = {"loss": loss, "overlay": overlay(truth, mask), "regions": count_regions(mask)}
             predictions.append(prediction | {"dice": counts.scores()["dice"].item()})
         everywhere = bool((points == 0).all())  # a slice without regions is labelled as a whole
         annotated = [] if everywhere else np.argwhere(points != IGNORE).tolist()
         picture = {"name": name, "height": image.shape[0], "width": image.shape[1], "predictions": predictions}
-        picture |= {"truth": overlay(truth), "regions": find_regions(truth > 0)[1]}
+        picture |= {"truth": overlay(truth), "regions": count_regions(truth)}
         picture["points"] = [(column + 0.5, row + 0.5, bool(points[row, column])) for row, column in annotated]
         picture["image"] = embed(Image.fromarray(image), Image.Resampling.LANCZOS, quality=70)
         shown.append(picture)

@@ -7,8 +7,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from cbseg.config import build, compose
 from cbseg.data import covid_a, covid_b, covid_c
 from cbseg.data.check import check
+from cbseg.data.preprocess import resized
 from cbseg.data.splits import by_scan, published
-from cbseg.data.store import SliceStore, prepare, resized
+from cbseg.data.store import SliceStore, prepare
 from cbseg.models.fcn8 import FCN8
 
 

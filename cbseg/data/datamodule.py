@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cbseg.data.annotate import PointAnnotator, prepare_points
+from cbseg.data.preprocess import height_and_width, normalise
 from cbseg.data.scans import Scan
 from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split
@@ -24,30 +25,6 @@ from cbseg.seeds import derived_seed
 log = logging.getLogger(__name__)
 
 _RESIDENT_SHARE = 0.25  # of a GPU's free memory that training slices may take
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return both sides of ``image_size``, which may be one number for both.
-
-    Raises:
-        InputError: If it is neither one number nor two, or a side is too small for the network.
-    """
-    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
-        raise ArgumentError(f"image_size={image_size}: give one number or [height,width], 32 pixels or more")
-    return size[0], size[1]
-
-
-def normalise(image: Tensor) -> Tensor:
-    """Bring grey values to what an ImageNet network expects (paper §4.1.1).
-
-    Shape:
-        - image: :math:`(B, H, W)` uint8; output: :math:`(B, 3, H, W)` float32.
-    """
-    grey = image.float() / 255
-    return torch.stack([(grey - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], 1)
 
 
 class TrainingSet(Dataset[dict[str, Any]]):

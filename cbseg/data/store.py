@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import track
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
+from cbseg.data.preprocess import resized
 from cbseg.data.scans import Scan
 from cbseg.errors import InputError
-from cbseg.points import find_regions
+from cbseg.points import count_regions
 
 log = logging.getLogger(__name__)
 
@@ -207,18 +206,7 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
             images.write(resized(image, image_size).tobytes())
             masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
             native.write(mask.tobytes())
-            regions = find_regions(mask > 0)[1]
+            regions = count_regions(mask)
             slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
             offset += mask.size
     return slices
-
-
-def resized(
-    x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode = InterpolationMode.BILINEAR
-) -> NDArray[np.uint8]:
-    """Bring a slice to training size.
-
-    Shape:
-        - x: :math:`(H, W)` uint8; output: ``size``.
-    """
-    return resize(torch.tensor(x)[None], list(size), interpolation, antialias=True)[0].numpy()

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cbseg.config import build, compose
 from cbseg.data.annotate import PointAnnotator
-from cbseg.data.datamodule import SliceDataModule, normalise
+from cbseg.data.datamodule import SliceDataModule
+from cbseg.data.preprocess import normalise
 from cbseg.data.splits import by_scan
 from cbseg.hardware import keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total

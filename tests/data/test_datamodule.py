@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cbseg.config import build, compose
-from cbseg.data.datamodule import EpochSampler, normalise
+from cbseg.data.datamodule import EpochSampler
+from cbseg.data.preprocess import normalise
 from cbseg.data.splits import published
 from cbseg.data.store import SliceInfo
 from cbseg.errors import InputError

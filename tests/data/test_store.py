@@ -81,7 +81,7 @@ def test_files_that_change_names_make_another_store_as_names_pair_them(tmp_path)
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_to_do(covid_a, tmp_path, monkeypatch):
-    real = store_module.find_regions
+    real = store_module.count_regions
     calls = []
 
     def full(mask):
@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(covid_a, tmp_path, monke
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(mask)
 
-    monkeypatch.setattr(store_module, "find_regions", full)
+    monkeypatch.setattr(store_module, "count_regions", full)
     with pytest.raises(InputError, match=r"No space left on device.*store="):
         prepare(find_scans(covid_a), SIZE, tmp_path, "covidA")
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
@@ -106,13 +106,13 @@ def test_a_bad_scan_leaves_nothing(covid_a, tmp_path):
 
 
 def slow_prepare(root, parent):
-    real = store_module.find_regions
+    real = store_module.count_regions
 
     def slow(mask):
         time.sleep(0.02)
         return real(mask)
 
-    store_module.find_regions = slow
+    store_module.count_regions = slow
     torch.set_num_threads(1)
     prepare(find_scans(root), SIZE, Path(parent), "covidA")
 
