@@ -36,6 +36,18 @@ def normalise(image: Tensor) -> Tensor:
     return torch.stack([(grey - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], 1)
 
 
+def grey_values(image: Tensor) -> Tensor:
+    """Bring a normalised image back to grey values, 0 to 1: undo :func:`normalise`.
+
+    Shape:
+        - image: :math:`(B, 3, H, W)`; output: :math:`(B, H, W)`.
+
+    >>> grey_values(normalise(torch.tensor([[[0, 51, 255]]], dtype=torch.uint8))).round(decimals=3)
+    tensor([[[0.0000, 0.2000, 1.0000]]])
+    """
+    return image[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+
+
 def resized(
     x: NDArray[np.uint8], size: tuple[int, int], interpolation: InterpolationMode = InterpolationMode.BILINEAR
 ) -> NDArray[np.uint8]:
