@@ -8,8 +8,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 
+from cbseg.clicks import read_points
 from cbseg.errors import InputError
-from cbseg.points import IGNORE, SAMPLERS, place_points, read_points, resize_points, sample_points
+from cbseg.points import IGNORE, SAMPLERS, place_points, resize_points, sample_points
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 1))
 class_masks = arrays(np.uint8, (12, 17), elements=st.integers(0, 2))

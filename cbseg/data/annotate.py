@@ -12,9 +12,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from cbseg.clicks import Click, read_points
 from cbseg.data.store import SliceStore
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.points import IGNORE, Click, place_points, read_points, resize_points, sample_points
+from cbseg.points import IGNORE, place_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class PointAnnotator:
             or ``resized``, at training size, where small regions may be lost.
         empty: What a slice without regions gives, ``background`` or ``ignore``.
         num_classes: How many classes points may have, with background.
-        file: People's clicks, see :func:`cbseg.points.read_points`; the masks are then not looked at.
+        file: People's clicks, see :func:`cbseg.clicks.read_points`; the masks are then not looked at.
 
     Raises:
         InputError: If the sampler or ``empty`` does not exist, or the file is bad.
