@@ -24,7 +24,7 @@ from experiments.tables import COLUMNS
 DATASETS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
 SCORES = {f"test/{score}": title for columns in COLUMNS.values() for score, title in columns.items()}
 CURVES = ("val/dice", "val/mae", "val/game", "train/loss")
-TERMS = ("bce", "iou", "point", "consistency", "inconsistency", "image", "split", "false_positive")
+TERMS = "^train/"  # whatever a loss calls them
 OVERLAYS = "val/overlays"
 TABLE = ["run:displayName", *(f"summary:{score}" for score in SCORES)]
 
@@ -41,16 +41,20 @@ def panels() -> dict[str, list[Any]]:
     def curve(metric: str) -> Any:
         return wr.LinePlot(title=metric, x="epoch", y=[metric], **over_seeds)
 
+    wide = wr.Layout(w=24, h=12)
+
     return {
         "Test scores": [wr.BarPlot(title=title, metrics=[score], **over_seeds) for score, title in SCORES.items()],
         "Learning curves": [curve(metric) for metric in CURVES],
-        "Terms of the losses": [curve(f"train/{term}") for term in TERMS],
+        "Terms of the losses": [
+            wr.LinePlot(title="train/…", x="epoch", metric_regex=TERMS, layout=wide, **over_seeds),
+        ],
         "Overlays": [
             wr.MediaBrowser(
                 title="Truth, prediction and points",
                 media_keys=[OVERLAYS],
                 num_columns=3,
-                layout=wr.Layout(w=24, h=12),
+                layout=wide,
             )
         ],
     }
