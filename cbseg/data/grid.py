@@ -5,7 +5,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cbseg.errors import InputError
 
@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 CANONICAL = ("L", "P", "S")
 """Columns run to the patient's left, rows to the back, slices to the head: row 0 is anterior, column 0 the right."""
 
+_LPS = np.array([-1.0, -1.0, 1.0])  # times RAS
 MOST_TILT = 30.0  # degrees from axial: gantries tilt as far
 _LEAST_SHEAR = 0.005  # degrees, at which ITK refuses to read a file
 
@@ -22,7 +23,7 @@ class Grid:
     """Voxels in space.
 
     Args:
-        affine: From stored indices to the patient's coordinates (RAS, as NIfTI has them).
+        affine: From stored indices to the patient's coordinates (RAS, as NIfTI has them), mm.
         shape: Of the stored array, three axes.
         name: What to call the volume in messages.
 
@@ -71,7 +72,7 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between the planes of slices, between rows and columns; their product is a voxel's volume."""
+        """Distance between the planes of slices, between rows and columns, mm; their product is a voxel's volume."""
         columns, rows = (float(nib.affines.voxel_sizes(self.affine)[axis]) for axis in self.axes[:2])
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / (rows * columns), rows, columns
 
@@ -86,6 +87,31 @@ class Grid:
     def stored_slice(self, k: int) -> tuple[int, int]:
         """Return the stored axis across slices, and the index there of slice ``k`` from the foot."""
         return self.axes[2], self.shape[0] - 1 - k if self.flipped[2] else k
+
+    def voxels_at(self, positions: ArrayLike) -> NDArray[np.int64]:
+        """Return the slice, row and column of the voxels nearest to some places; a place outside has none of ours.
+
+        Args:
+            positions: In the patient's coordinates (LPS, as DICOM and 3D Slicer have them), mm.
+
+        Shape:
+            - positions: :math:`(N, 3)`; output: :math:`(N, 3)`.
+        """
+        homogeneous = np.column_stack([np.asarray(positions, float) * _LPS, np.ones(len(positions))])  # type: ignore[arg-type]
+        stored = np.floor(np.linalg.solve(self.affine, homogeneous.T).T[:, :3] + 0.5)[:, self.axes].astype(np.int64)
+        last = np.array(self._stored_shape)[self.axes] - 1
+        return np.where(self.flipped, last - stored, stored)[:, ::-1]
+
+    def positions_of(self, voxels: ArrayLike) -> NDArray[np.float64]:
+        """Return where the centres of some voxels lie; the other way of :meth:`voxels_at`.
+
+        Args:
+            voxels: Slice, row and column of each, which may lie outside.
+
+        Shape:
+            - voxels: :math:`(N, 3)`; output: :math:`(N, 3)`, LPS, mm.
+        """
+        return nib.affines.apply_affine(self.canonical_affine, np.asarray(voxels, float)[:, ::-1]) * _LPS
 
     def to_canonical(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a slice, whose axes are the other stored ones in their order: row 0 anterior, column 0 right."""

@@ -71,8 +71,9 @@ class NiftiVolume:
         if kind not in "iuf":
             raise InputError(f"{path}: holds {kind} values, colours or complex numbers; save the CT's own values")
         self._require_room(shape)
-        self.grid = Grid(self.image.affine, shape[:3], self.name)
-        self.orientation, self.shape = self.grid.orientation, self.grid.shape
+        _, millimetres = self._unit
+        self.grid = Grid(np.diag([*[millimetres] * 3, 1.0]) @ self.image.affine, shape[:3], self.name)
+        self.orientation, self.shape, self.spacing = self.grid.orientation, self.grid.shape, self.grid.spacing
         self._warn_of_codes()
 
     def _require_room(self, shape: tuple[int, ...]) -> None:
@@ -108,13 +109,6 @@ class NiftiVolume:
     def _unit(self) -> tuple[str, float]:
         """The header's unit of length, and how many mm it is; without a known one it is taken for mm."""
         return _UNITS.get(int(self.image.header["xyzt_units"]) & 7, ("unknown", 1.0))
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Distance between the planes of slices, between rows and columns, mm; their product is a voxel's volume."""
-        _, scale = self._unit
-        slices, rows, columns = (scale * side for side in self.grid.spacing)
-        return slices, rows, columns
 
     def distance_to(self, other: "NiftiVolume") -> float:
         """Measure how far volumes of equal shape lie apart: the largest difference of canonical affines, mm."""
