@@ -92,12 +92,13 @@ def _call(*positional: Any, target_: str, key_: str, **arguments: Any) -> Any:
         return function(*positional, **arguments)
     except ArgumentError as error:
         raise InputError(f"{key_}.{error}") from error
-    except InputError:
+    except (InputError, OSError):
         raise
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except Exception as error:
         if own_frames(error)[1:]:  # after this one
             raise
-        raise InputError(f"{key_}: {error}") from error
+        plain = isinstance(error, TypeError | ValueError | MisconfigurationException)
+        raise InputError(f"{key_}: {error if plain else repr(error)}") from error
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ _ONCE = "each epoch is validated once, as the best of all is selected"
 _WHOLE = (
     "a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one that was interrupted goes on"
 )
+_SHARED = "the datamodule orders the slices and shares them out"
 _NOT_TAKEN = {
     "check_val_every_n_epoch": _ONCE,
     "val_check_interval": _ONCE,
@@ -17,6 +18,12 @@ _NOT_TAKEN = {
     "max_time": _WHOLE,
     "fast_dev_run": _WHOLE,
     "num_nodes": "a run trains on one machine",
+    "logger": "logger=wandb and logger=csv choose",
+    "plugins": "a run has its own",
+    "default_root_dir": "a run writes into its folder, below runs",
+    "use_distributed_sampler": _SHARED,
+    "overfit_batches": _SHARED,
+    "limit_test_batches": "each run is scored on its whole test split",
 }
 """The Trainer's arguments that are refused, and why."""
 
@@ -46,7 +53,7 @@ def check_config(config: DictConfig) -> None:
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}: {why}; leave it out")
-    for part, what in (("train", "trains"), ("val", "selects the best epoch"), ("test", "gives the scores")):
+    for part, what in (("train", "trains"), ("val", "selects the best epoch")):
         if trainer.get(f"limit_{part}_batches") == 0:
             raise InputError(f"trainer.limit_{part}_batches=0: none {what}; leave it out, or give 1 or more")
     check_whole("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1), least=1)

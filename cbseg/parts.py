@@ -1,24 +1,20 @@
 """The parts of a run, made of its config: data, network with loss and optimiser, Lightning's Trainer, kept state."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, Timer
+from pytorch_lightning.callbacks import Timer
 from torch import nn
 
 from cbseg.config import build
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.hardware import compile_network, fast_memory_format, fast_precision, keep_freed_memory
+from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
 from cbseg.metrics import COUNTING_SCORES
 from cbseg.module import SegmentationModule
-from cbseg.overlays import SliceRecorder
-from cbseg.processes import StopAtOnce
 from cbseg.run_state import RunState
-from cbseg.wandb_log import ValidationOverlays
+from cbseg.trainer import build_run_trainer
 
 
 @dataclass(frozen=True)
@@ -68,37 +64,3 @@ def build_network(config: DictConfig) -> nn.Module:
     if config.compile:
         compile_network(net)
     return net
-
-
-def build_trainer(config: DictConfig, **arguments: Any) -> pl.Trainer:
-    """Make the config's Trainer with more arguments; ``precision=auto`` is the one that is fast where it trains."""
-    precision = config.trainer.precision
-    if precision == "auto":
-        precision = fast_precision(config.trainer.accelerator)
-    trainer: pl.Trainer = build(config.trainer, "trainer", precision=precision, **arguments)
-    return trainer
-
-
-def build_run_trainer(config: DictConfig, state: RunState) -> tuple[pl.Trainer, Timer]:
-    """Make Lightning's Trainer for a run folder, and its clock.
-
-    Raises:
-        InputError: If a setting is refused.
-    """
-    patience = config.selection.patience
-    timer = Timer()
-    callbacks: list[pl.Callback] = [state, timer, StopAtOnce(), SliceRecorder(state.folder.slices, config.overlays)]
-    if config.logger:
-        callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=False))
-    if patience is not None:
-        callbacks.append(EarlyStopping(state.monitor, mode=state.mode, patience=patience, check_finite=False))
-    trainer = build_trainer(
-        config,
-        callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # several devices' processes are ours (cbseg.processes), on a cluster too
-        logger=False,
-        default_root_dir=state.folder.path,
-    )
-    return trainer, timer

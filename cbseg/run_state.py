@@ -2,6 +2,7 @@
 
 import logging
 import math
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from cbseg.errors import InputError
 from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -80,11 +82,34 @@ class RunState(Checkpoint):
         improved = not self.best or self._value(row) > self._value(self.best)
         if improved:
             self.best = row
-        self._save(trainer, self.folder.last, weights_only=False)
-        if improved:
-            self._save(trainer, self.folder.best, weights_only=True)
+        part = _part(self.folder.last)
+        trainer.save_checkpoint(part, weights_only=False)
         if trainer.is_global_zero:
+            part.replace(self.folder.last)
+            if improved:
+                self.write_best(self.read_last())
             self.write_curves()
+        trainer.strategy.barrier()
+
+    def read_last(self) -> dict[str, Any]:
+        """Read ``last.ckpt``, of which what is not looked at stays on disk.
+
+        Raises:
+            InputError: If a callback keeps there what only code can read back.
+        """
+        try:
+            return torch.load(self.folder.last, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{self.folder.last}: cannot be read back ({str(error).splitlines()[0]}); the state_dict of each of "
+                "trainer.callbacks may hold numbers, texts, lists, dicts and tensors"
+            ) from error
+
+    def write_best(self, last: dict[str, Any]) -> None:
+        """Write ``best.ckpt``, the weights in ``last.ckpt`` that were validated, which a callback may have averaged."""
+        part = _part(self.folder.best)
+        torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
+        part.replace(self.folder.best)
 
     def write_curves(self) -> None:
         """Write ``metrics.csv``."""
@@ -98,14 +123,12 @@ class RunState(Checkpoint):
         Args:
             repair: Whether to write what the other files lack, if the run was killed before they were written.
         """
-        last = torch.load(self.folder.last, map_location="cpu", weights_only=True)
+        last = self.read_last()
         self.load_state_dict(last["callbacks"][self.state_key])
         if repair:
             self.write_curves()
             if self.best["epoch"] == self.epochs:
-                part = _part(self.folder.best)
-                torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
-                part.replace(self.folder.best)
+                self.write_best(last)
         return self.folder.last
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,13 +145,6 @@ class RunState(Checkpoint):
     def _value(self, row: dict[str, float]) -> float:
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
         return -math.inf if math.isnan(score) else score
-
-    def _save(self, trainer: pl.Trainer, path: Path, weights_only: bool) -> None:
-        part = _part(path)
-        trainer.save_checkpoint(part, weights_only)
-        if trainer.is_global_zero:
-            part.replace(path)
-        trainer.strategy.barrier()
 
 
 def _part(path: Path) -> Path:

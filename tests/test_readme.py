@@ -87,6 +87,14 @@ def test_readmes_example_of_a_network_trains_as_it_is_written(written, command, 
     assert list(tmp_path.glob("runs/covidA/pl/*model=lraspp*/metrics.json"))
 
 
+def test_readmes_example_of_a_callback_trains_as_it_is_written(written, command, tmp_path):
+    assert list(written("Adding a callback")) == ["conf/trainer/plateau.yaml"]
+    printed, code = command("loss=pl", "trainer=plateau")
+    assert code == 0, printed
+    (config,) = tmp_path.glob("runs/covidA/pl/*trainer=plateau*/config.yaml")
+    assert "monitor: train/loss" in config.read_text()
+
+
 def test_readme_and_the_list_of_commands_name_the_same(request):
     readme = (request.config.rootpath / "README.md").read_text()
     listed = dict(re.findall(r"^\| `python -m ([\w.]+)` \| (.*) \|$", readme, re.M))

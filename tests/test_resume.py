@@ -2,19 +2,22 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cbseg import parts
+from cbseg import trainer
 from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
 from cbseg.run_folder import BusyError, RunFolder
-from cbseg.run_state import RunState
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
+
+EMA = "{_target_:pytorch_lightning.callbacks.EMAWeightAveraging,decay:0.5,update_starting_at_epoch:1}"
+STOP = "{_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:train/loss,patience:2}"
 
 
 def metrics(folder):
@@ -48,6 +51,9 @@ def die_at(monkeypatch, epoch, batch, hook="training_step"):
         ("selection.patience=2", (0, 0, "test_step")),
         ("data.epoch=released", (1, 2, "training_step")),
         ("trainer.precision=bf16-mixed", (2, 1, "training_step")),
+        (f"+trainer.callbacks.ema={EMA}", (2, 1, "training_step")),
+        (f"+trainer.callbacks.ema={EMA}", (0, 0, "test_step")),
+        (f"+trainer.callbacks.stop={STOP}", (2, 0, "training_step")),
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, monkeypatch, setting, moment):
@@ -66,12 +72,12 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
 
 def test_a_run_that_goes_on_in_another_precision_says_so(train, monkeypatch, caplog):
     settings = ["loss=pl", "trainer.max_epochs=3", "data.batch_size=3"]
-    monkeypatch.setattr(parts, "fast_precision", lambda accelerator: "32-true")
+    monkeypatch.setattr(trainer, "fast_precision", lambda accelerator: "32-true")
     with monkeypatch.context() as patch:
         die_at(patch, 1, 0)
         with pytest.raises(Killed):
             train(*settings)
-    monkeypatch.setattr(parts, "fast_precision", lambda accelerator: "bf16-mixed")
+    monkeypatch.setattr(trainer, "fast_precision", lambda accelerator: "bf16-mixed")
     caplog.set_level("WARNING", "cbseg")
     assert metrics(train(*settings))["precision"] == "bf16-mixed"
     assert "began in 32-true and goes on in bf16-mixed" in caplog.text
@@ -83,21 +89,17 @@ def test_a_kill_between_the_files_of_an_epoch_leaves_none_of_them_behind_the_oth
 ):
     settings = ["loss=full", "trainer.max_epochs=5", "data.batch_size=3"]
     undisturbed = train(*settings, f"runs={tmp_path / 'undisturbed'}")
-    real_save, real_curves = RunState._save, RunState.write_curves
+    real_replace = Path.replace
 
-    def save(self, trainer, file, weights_only):
-        if file.name == name and self.epochs >= epoch:
+    def replace(part, target):
+        curves = target.with_name("metrics.csv")
+        done = len(pd.read_csv(curves)) if curves.is_file() else 0
+        if target.name == name and done + 1 >= epoch:
             raise Killed
-        real_save(self, trainer, file, weights_only)
-
-    def write_curves(self):
-        if name == "metrics.csv" and self.epochs == epoch:
-            raise Killed
-        real_curves(self)
+        return real_replace(part, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunState, "_save", save)
-        patch.setattr(RunState, "write_curves", write_curves)
+        patch.setattr(Path, "replace", replace)
         with contextlib.suppress(Killed):  # the best epoch may lie before
             train(*settings)
     folder = train(*settings)

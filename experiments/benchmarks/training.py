@@ -25,7 +25,8 @@ from cbseg.losses.base import SupervisedLoss, Terms, with_total
 from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.metrics import count_pixels
 from cbseg.module import predict_mask
-from cbseg.parts import build_module, build_trainer
+from cbseg.parts import build_module
+from cbseg.trainer import build_trainer
 from cbseg.transforms import apply_each
 from experiments.benchmarks.noise import SIZE, NoiseScan
 
