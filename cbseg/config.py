@@ -19,7 +19,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from cbseg.errors import ArgumentError, InputError
 from cbseg.explain import own_frames
 
-CONF = Path(__file__).parent.parent / "conf"
+_PLACES = [Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf"]  # of a wheel, of a checkout
+CONF = next(filter(Path.is_dir, _PLACES))
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
