@@ -27,6 +27,9 @@ _NOT_TAKEN = {
 }
 """The Trainer's arguments that are refused, and why."""
 
+_STRATEGIES = ["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"]
+"""Those under which each process has the whole network, and starts no others: cbseg starts them."""
+
 
 def check_config(config: DictConfig) -> None:
     """Refuse what no other part checks before hours of training.
@@ -53,6 +56,14 @@ def check_config(config: DictConfig) -> None:
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}: {why}; leave it out")
+    if isinstance(strategy := trainer.get("strategy", "auto"), DictConfig):
+        if not str(strategy.get("_target_")).endswith(".DDPStrategy") or "start_method" in strategy:
+            raise InputError(
+                "trainer.strategy: give a pytorch_lightning.strategies.DDPStrategy without start_method, or one of: "
+                f"{', '.join(_STRATEGIES)}"
+            )
+    else:
+        check_choice("trainer.strategy", strategy, _STRATEGIES)
     for part, what in (("train", "trains"), ("val", "selects the best epoch")):
         if trainer.get(f"limit_{part}_batches") == 0:
             raise InputError(f"trainer.limit_{part}_batches=0: none {what}; leave it out, or give 1 or more")

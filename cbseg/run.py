@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from cbseg.config import CONF
+from cbseg.config_check import check_config
 from cbseg.errors import InputError, check_whole
 from cbseg.explain import explain
 from cbseg.job import Job
@@ -100,6 +101,7 @@ def start(job: Job, in_sweep: bool) -> None:
         if job.config.dry_run:
             print_plan([job])
             return
+        check_config(job.config)  # by one process, before there are several
         processes = _processes(job.config)
         if processes == 1 and not in_sweep:
             run(job)

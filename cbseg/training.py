@@ -168,10 +168,16 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
 def test(
     trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path, stage: str
 ) -> dict[str, Any]:
-    """Read the test set once with these weights: scores, why some are undefined, raw counts overall and by scan."""
+    """Read the test set once with these weights: scores, why some are undefined, raw counts overall and by scan.
+
+    Raises:
+        RuntimeError: If not each of its slices was counted, whatever the reason: the scores would be of others.
+    """
     module.test_stage = stage
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
     trainer.test(module, datamodule=datamodule, verbose=False)
+    if missing := set(datamodule.split.test) ^ module.test_counts.keys():
+        raise RuntimeError(f"{len(missing)} slices of the test split were not counted, or counted without being of it")
     scans: dict[str, Counts] = {}
     for index, count in module.test_counts.items():
         scan = datamodule.store.slices[index].scan

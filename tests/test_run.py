@@ -50,6 +50,12 @@ def command_line(*arguments, monkeypatch, capsys):
         ("+trainer.plugins=[]", ["trainer.plugins", "leave it out"]),
         ("+trainer.default_root_dir=x", ["trainer.default_root_dir", "runs"]),
         ("+trainer.use_distributed_sampler=true", ["trainer.use_distributed_sampler", "leave it out"]),
+        ("+trainer.strategy=ddp_spawn", ["trainer.strategy=ddp_spawn", "auto, ddp, "]),
+        ("+trainer.strategy=fsdp", ["trainer.strategy=fsdp", "auto, ddp, "]),
+        (
+            "+trainer.strategy={_target_:pytorch_lightning.strategies.FSDPStrategy}",
+            ["trainer.strategy:", "DDPStrategy"],
+        ),
         ("+trainer.accumulate_grad_batches=0", ["trainer.accumulate_grad_batches=0", "1 or more"]),
         ("+trainer.num_nodes=2", ["trainer.num_nodes", "one machine"]),
         ("trainer.precision=bf16-true", ["trainer.precision=bf16-true", "auto, bf16-mixed, 16-mixed, 32-true"]),

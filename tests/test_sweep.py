@@ -247,16 +247,18 @@ def test_several_runs_train_at_once_with_joblib(sweep, tmp_path):
     assert printed.count("test dice") == 2
 
 
-def test_two_processes_score_each_slice_once_and_as_one_process_does(sweep, tmp_path):
+def test_two_processes_score_each_slice_once_and_as_one_process_does_whatever_the_strategy(sweep, tmp_path):
+    strategies = ("auto", "ddp_find_unused_parameters_true")
     untrained = ("loss=pl", "optim.lr=0", "trainer.max_epochs=1")
-    _, code = finish(sweep(*untrained, runs=tmp_path / "one"))
-    assert code == 0
-    printed, code = finish(
-        sweep(*untrained, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", runs=tmp_path / "two")
-    )
-    assert code == 0, printed
-    (one,), (two,) = folders(tmp_path / "one"), folders(tmp_path / "two")
-    assert {key: metrics(one)[key] for key in SAME} == {key: metrics(two)[key] for key in SAME}
+    two = ("trainer.devices=2", "trainer.accelerator=cpu")
+    several = [("trainer=ddp", *two), *((f"+trainer.strategy={name}", *two) for name in strategies)]
+    found = []
+    for k, strategy in enumerate([(), ("+trainer.strategy=ddp",), *several]):
+        printed, code = finish(sweep(*untrained, *strategy, runs=tmp_path / str(k)))
+        assert code == 0, printed
+        (folder,) = folders(tmp_path / str(k))
+        found.append({key: metrics(folder)[key] for key in SAME})
+    assert found == [found[0]] * len(found)
 
 
 def test_two_processes_train_and_go_on_after_one_died(sweep, tmp_path):

@@ -13,6 +13,7 @@ from skimage.measure import label
 
 from cbseg import training
 from cbseg.data.covid_a import FOLDERS
+from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.finite import NonFiniteLossError
 from cbseg.losses.point import PointLoss
@@ -148,6 +149,13 @@ def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monk
     found = metrics(train("loss=full", "trainer.max_epochs=1"))
     assert read == list(range(8, 16))
     assert found["last"]["test"] == found["test"]
+
+
+def test_a_run_that_does_not_count_each_slice_of_its_test_split_never_finishes(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(SliceDataModule, "test_dataloader", SliceDataModule.val_dataloader)
+    with pytest.raises(RuntimeError, match=r"10 slices of the test split were not counted"):
+        train("loss=pl", "data.batch_size=2")
+    assert not list(tmp_path.glob("runs/*/*/*/metrics.json"))
 
 
 def test_patience_stops_early(train):
