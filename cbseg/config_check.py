@@ -48,11 +48,12 @@ def check_config(config: DictConfig) -> None:
     check_whole("trainer.max_epochs", trainer.max_epochs, least=1)
     check_choice("trainer.precision", trainer.precision, ["auto", "bf16-mixed", "16-mixed", "32-true"])
     check_whole("model.num_classes", config.model.num_classes, least=2)
-    if config.selection.patience is not None:
-        check_whole("selection.patience", config.selection.patience, least=1)
-    check_choice(
-        "selection.monitor", config.selection.monitor, [f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)]
-    )
+    monitor, patience = config.selection.monitor, config.selection.patience
+    check_choice("selection.monitor", monitor, [*(f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)), "last"])
+    if patience is not None:
+        check_whole("selection.patience", patience, least=1)
+        if monitor == "last":
+            raise InputError(f"selection.patience={patience}: waits for a score, and selection.monitor=last has none")
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}: {why}; leave it out")

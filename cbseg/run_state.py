@@ -26,7 +26,7 @@ class RunState(Checkpoint):
 
     Args:
         folder: The run's folder.
-        monitor: The score that selects the best epoch.
+        monitor: The score that selects the best epoch; or ``last``, and the last one is.
         mode: ``max`` or ``min``.
 
     Attributes:
@@ -143,6 +143,8 @@ class RunState(Checkpoint):
         self.precision = state_dict.get("precision", "")
 
     def _value(self, row: dict[str, float]) -> float:
+        if self.monitor == "last":
+            return row["epoch"]
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
         return -math.inf if math.isnan(score) else score
 

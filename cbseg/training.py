@@ -154,10 +154,11 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder.last, "last")
     seconds = timer.time_elapsed("train") + timer.time_elapsed("test")
     selected = test(trainer, module, datamodule, state.folder.best, "test")
+    score = "val/dice" if state.monitor == "last" else state.monitor
     return {
         **selected,
         "last": last_epoch or selected,
-        "val": {state.monitor: state.best[state.monitor]},
+        "val": {score: state.best[score]},
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,
         "images_per_second": round(state.epochs * samples / state.seconds, 2),

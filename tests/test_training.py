@@ -138,6 +138,16 @@ def test_the_epoch_of_the_lowest_validation_mae_is_selected(train):
     assert metrics(folder)["best_epoch"] == 1 + errors.index(min(errors))
 
 
+def test_the_last_epoch_is_selected_where_no_score_shall(train):
+    folder = train("loss=full", "trainer.max_epochs=3", "selection.monitor=last")
+    found = metrics(folder)
+    assert found["best_epoch"] == 3
+    assert found["last"]["test"] == found["test"]
+    assert found["val"] == {"val/dice": pytest.approx(log_of(folder)["val/dice"][-1])}
+    with pytest.raises(InputError, match="selection.patience=3.*selection.monitor=last"):
+        train("loss=full", "selection.monitor=last", "selection.patience=3")
+
+
 def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
     read = []
     real = training.SegmentationModule.test_step

@@ -1,11 +1,14 @@
 """Which slices train, validate and test: pure functions of the slices' scans and positions."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cbseg.data.store import SliceInfo
 from cbseg.errors import ArgumentError, InputError, check_choice, check_whole
+
+log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
@@ -35,7 +38,7 @@ def published(slices: Sequence[SliceInfo], val: int) -> Split:
     return Split(train[:-val], train[-val:], test)
 
 
-def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
+def fold(slices: Sequence[SliceInfo], folds: int, fold: int, together: Sequence[Sequence[str]] = ()) -> Split:
     """Cross-validate within the publisher's training set, so that choices are made without its test set.
 
     The training slices are dealt to the folds in turn. One fold's validate, and test too; the others train. A selected
@@ -45,6 +48,7 @@ def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
         slices: Those of the publisher's training set are told by their subset; others take no part.
         folds: How many.
         fold: Which one to hold out, from 0.
+        together: Names of slices that go into one fold, that of the first of them, as they may be of one patient.
 
     Raises:
         InputError: If there are not that many folds, or more folds than training slices.
@@ -57,7 +61,14 @@ def fold(slices: Sequence[SliceInfo], folds: int, fold: int) -> Split:
             f"fold={fold} of folds={folds}, {len(train)} training slices: "
             "folds are numbered from 0, and each needs a slice"
         )
-    held_out = train[fold::folds]
+    places = {slices[i].name: i for i in train}
+    groups = [[places[name] for name in group if name in places] for group in together]
+    if missing := [name for group in together for name in group if name not in places]:
+        log.warning("data.split.together: no training slice is named %s", ", ".join(missing))
+    followers = {i: group[0] for group in groups for i in group[1:]}
+    leaders = [i for i in train if i not in followers]
+    fold_of = {i: k % folds for k, i in enumerate(leaders)}
+    held_out = [i for i in train if fold_of[followers.get(i, i)] == fold]
     return Split([i for i in train if i not in held_out], held_out, held_out)
 
 

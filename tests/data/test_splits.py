@@ -91,6 +91,17 @@ def test_folds_hold_out_each_training_slice_once_and_never_see_the_test_set(n, f
     assert max(len(split.val) for split in splits) - min(len(split.val) for split in splits) <= 1
 
 
+def test_slices_that_belong_together_are_held_out_together(caplog):
+    slices = [SliceInfo(f"s{k}", f"s{k}", "train", 0, (4, 4), 1, 0) for k in range(12)]
+    together = [["s2", "s3", "s7"], ["s9", "s0"], ["s5", "elsewhere"]]
+    splits = [fold(slices, 5, k, together) for k in range(5)]
+    assert sorted(i for split in splits for i in split.val) == list(range(12))
+    assert [{2, 3, 7} <= set(split.val) for split in splits].count(True) == 1
+    assert [{0, 9} <= set(split.val) for split in splits].count(True) == 1
+    assert "elsewhere" in caplog.text
+    assert all(sorted(split.train + split.val) == list(range(12)) for split in splits)
+
+
 @pytest.mark.parametrize(("folds", "k"), [(2, 2), (9, 0)])
 def test_folds_that_do_not_exist(folds, k):
     slices = [SliceInfo(f"s{i}", f"s{i}", "train", 0, (4, 4), 1, 0) for i in range(8)]
