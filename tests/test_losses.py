@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cbseg.config import compose
 from cbseg.errors import InputError
 from cbseg.losses.consistency import Consistency, consistency_loss
-from cbseg.losses.point import PointLoss, point_loss
+from cbseg.losses.point import PointLoss, grow_clicks, grown_point_loss, point_loss
 from cbseg.losses.supervised import WeightedBCEIoULoss, weighted_bce_iou_loss
 from cbseg.points import IGNORE
 from cbseg.transforms import FlipRotation, RandomFlipRotation, apply_each
@@ -249,3 +249,60 @@ def test_the_released_consistency_is_that_of_one_logit_the_difference_of_ours(se
 def test_settings_that_do_not_exist_are_refused_with_what_does(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def grown_oracle(points, radius, classes):
+    """Labels and weights of grown clicks, click by click."""
+    height, width = points.shape
+    reach = {}
+    for r, c in np.argwhere(points != IGNORE):
+        reach[r, c] = [(i, j) for i in range(height) for j in range(width) if (i - r) ** 2 + (j - c) ** 2 <= radius**2]
+    near = {}
+    for click, pixels in reach.items():
+        for pixel in pixels:
+            near.setdefault(pixel, set()).add(points[click])
+    labels = np.full(points.shape, IGNORE)
+    for pixel, kinds in near.items():
+        if points[pixel] != IGNORE:
+            labels[pixel] = points[pixel]
+        elif len(kinds) == 1:
+            labels[pixel] = kinds.pop()
+    weights = np.zeros(points.shape)
+    for click, pixels in reach.items():
+        own = [pixel for pixel in pixels if labels[pixel] == points[click]]
+        for pixel in own:
+            weights[pixel] += 1 / len(own)
+    return labels, weights
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), radius=st.integers(1, 4), annotated=st.sampled_from([0.0, 0.02, 0.2, 1.0]))
+def test_grown_clicks_are_discs_that_weigh_one_click_each(seed, radius, annotated):
+    _, _, points = random_case(seed, (1, 3, 9, 12), annotated)
+    labels, weights = grow_clicks(torch.tensor(points), radius, 3)
+    expected_labels, expected_weights = grown_oracle(points[0], radius, 3)
+    np.testing.assert_array_equal(labels[0], expected_labels)
+    np.testing.assert_allclose(weights[0], expected_weights, atol=1e-6)
+    assert weights.sum().item() == pytest.approx((points != IGNORE).sum(), abs=1e-3)
+
+
+@pytest.mark.parametrize("reduction", ["image", "batch"])
+def test_grown_clicks_of_like_pixels_lose_what_the_clicks_lose(reduction):
+    points = torch.full((2, 12, 12), IGNORE)
+    points[0, 3, 3], points[0, 9, 9], points[1, 5, 5] = 1, 0, 1
+    logits = torch.tensor([0.3, -0.4]).view(1, 2, 1, 1).expand(2, 2, 12, 12)
+    grown = grown_point_loss(logits, points, 2, reduction)
+    assert grown.item() == pytest.approx(point_loss(logits, points, reduction).item(), rel=1e-6)
+
+
+def test_a_share_below_half_a_pixel_labels_the_click_alone():
+    logits, _, points = (torch.tensor(x) for x in random_case(3, (2, 2, 9, 7), 0.2))
+    batch = {"points": points}
+    assert PointLoss(radius=0.05).terms(logits, batch)["point"] == point_loss(logits, points)
+    assert PointLoss(radius=0.1).terms(logits, batch)["point"] != point_loss(logits, points)
+
+
+@pytest.mark.parametrize("radius", [-0.1, 0.5, float("nan")])
+def test_a_radius_that_is_no_share_is_refused(radius):
+    with pytest.raises(InputError, match="radius="):
+        PointLoss(radius=radius)
