@@ -17,7 +17,7 @@ from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.preprocess import height_and_width, normalise
 from cbseg.data.scans import Scan
 from cbseg.data.sources import explain_missing
-from cbseg.data.splits import Split
+from cbseg.data.splits import Split, labelled_alone
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import ArgumentError, InputError, check_whole
 from cbseg.seeds import derived_seed
@@ -137,6 +137,7 @@ class SliceDataModule(pl.LightningDataModule):
         split: ``split(slices)`` gives its parts.
         annotate: Makes the training slices' points.
         store: Where prepared datasets are kept.
+        labelled: How many of the training slices train, see :func:`cbseg.data.splits.labelled_alone`; all by default.
         image_size: Height and width in training, or one number for both, pixels.
         batch_size: Slices a batch, over all processes that train together.
         num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.
@@ -159,6 +160,7 @@ class SliceDataModule(pl.LightningDataModule):
         split: Callable[[Sequence[SliceInfo]], Split],
         annotate: PointAnnotator,
         store: str,
+        labelled: int | None = None,
         image_size: int | Sequence[int] = 352,
         batch_size: int = 8,
         num_workers: int = 0,
@@ -170,6 +172,8 @@ class SliceDataModule(pl.LightningDataModule):
         super().__init__()
         if epoch not in ("once", "released") and not (type(epoch) is int and epoch >= 1):
             raise ArgumentError(f"epoch={epoch}: give once, released, or a number of samples, 1 or more")
+        if labelled is not None:
+            check_whole("labelled", labelled, least=1)
         check_whole("batch_size", batch_size, least=1)
         check_whole("num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
@@ -182,7 +186,7 @@ class SliceDataModule(pl.LightningDataModule):
             annotate,
             generate,
         )
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.labelled, self.batch_size, self.num_workers = labelled, batch_size, num_workers
         self.epoch, self.drop_last, self.seed = epoch, drop_last, seed
         self.store: SliceStore
         self.split: Split
@@ -195,6 +199,8 @@ class SliceDataModule(pl.LightningDataModule):
             self.generate(self.root)
         self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.dataset))
         self.split = self.split_slices(self.store.slices)
+        if self.labelled is not None:
+            self.split = labelled_alone(self.split, self.store.slices, self.labelled)
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
         classes = range(1, self.annotate.num_classes)
         if missing := sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist())):

@@ -125,6 +125,34 @@ def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
     return split
 
 
+def labelled_alone(split: Split, slices: Sequence[SliceInfo], count: int) -> Split:
+    """Keep some training slices alone: what somebody labels who has little time, and looks for infection.
+
+    They are spread evenly over the training slices with infection, in their order; where there are not as many, all
+    of those, and as many without infection as are missing, spread alike.
+
+    Args:
+        split: What to keep the training slices of; other parts stay.
+        slices: Those that were split.
+        count: How many to keep.
+
+    Raises:
+        InputError: If there are not as many training slices.
+    """
+    if count > len(split.train):
+        raise InputError(f"data.labelled={count}: there are {len(split.train)} training slices; give no more")
+    infected = [i for i in split.train if slices[i].regions]
+    healthy = [i for i in split.train if not slices[i].regions]
+    chosen = _spread(infected, min(count, len(infected)))
+    chosen += _spread(healthy, count - len(chosen))
+    return split._replace(train=[i for i in split.train if i in chosen])
+
+
+def _spread(items: list[int], count: int) -> list[int]:
+    """Return ``count`` of the items, in the middles of as many equal parts."""
+    return [items[(2 * k + 1) * len(items) // (2 * count)] for k in range(count)]
+
+
 def _by_number(name: str) -> list[tuple[str, int]]:
     """Sort ``scan-10`` after ``scan-9``."""
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]

@@ -49,6 +49,17 @@ def test_covid_a_splits_into_45_5_and_48():
     assert sorted([*split.train, *split.val, *split.test]) == list(range(98))
 
 
+def test_labelled_slices_alone_train_and_all_others_stay_as_they_are(make):
+    whole, few = make(), make("data.labelled=2")
+    assert len(few.split.train) == len(few.training_set) == 2
+    assert set(few.split.train) < set(whole.split.train)
+    assert (few.split.val, few.split.test, few.fingerprint) == (whole.split.val, whole.split.test, whole.fingerprint)
+    names = {name for batch in batches(few) for name in batch["name"]}
+    assert names == {few.store.slices[i].name for i in few.split.train}
+    with pytest.raises(InputError, match="data.labelled=7: there are 6 training slices"):
+        make("data.labelled=7")
+
+
 def test_a_class_that_no_validation_slice_holds_is_warned_of(make, caplog):
     make()
     assert not caplog.records
@@ -226,6 +237,7 @@ def test_a_training_slice_without_clicks_is_named(make, tmp_path):
         ("data.image_size=64.5", "one number or"),
         ("data.num_workers=-1", "whole number, 0 or more"),
         ("data.batch_size=0", "whole number, 1 or more"),
+        ("data.labelled=0", "data.labelled=0: give a whole number, 1 or more"),
         ("data.epoch=twice", "once, released, or a number"),
         ("data.annotate.points_on=paper", r"data\.annotate\.points_on=paper.*native, resized"),
         ("data.epoch=0", "once, released, or a number"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbseg.data.splits import by_scan, fold, within_scan
+from cbseg.data.splits import Split, by_scan, fold, labelled_alone, within_scan
 from cbseg.data.store import SliceInfo
 from cbseg.errors import InputError
 
@@ -107,3 +107,25 @@ def test_folds_that_do_not_exist(folds, k):
     slices = [SliceInfo(f"s{i}", f"s{i}", "train", 0, (4, 4), 1, 0) for i in range(8)]
     with pytest.raises(InputError, match=f"^fold={k} of folds={folds}, 8 training slices"):
         fold(slices, folds, k)
+
+
+@given(regions=st.lists(st.integers(0, 2), min_size=1, max_size=40), data=st.data())
+def test_labelled_slices_are_spread_over_the_infected_ones_and_then_over_the_others(regions, data):
+    slices = [SliceInfo(f"s{k}", "scan", "", k, (4, 4), n, 0) for k, n in enumerate([*regions, 1, 0])]
+    everything = Split(list(range(len(regions))), [len(regions)], [len(regions) + 1])
+    count = data.draw(st.integers(1, len(regions)))
+    split = labelled_alone(everything, slices, count)
+    assert (split.val, split.test) == (everything.val, everything.test)
+    assert split.train == sorted(set(split.train))
+    assert len(split.train) == count
+    infected = [i for i in everything.train if regions[i]]
+    assert sum(regions[i] > 0 for i in split.train) == min(count, len(infected))
+    places = [infected.index(i) for i in split.train if regions[i]]
+    gaps = [b - a for a, b in zip([-1, *places], [*places, len(infected)], strict=True)]
+    if count <= len(infected):
+        assert max(gaps) - min(gaps[1:-1] or gaps) <= 1
+
+
+def test_more_labelled_slices_than_there_are_are_refused():
+    with pytest.raises(InputError, match="data.labelled=9: there are 8"):
+        labelled_alone(Split(list(range(8)), [], []), dataset([8]), 9)
