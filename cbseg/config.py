@@ -1,6 +1,6 @@
 """Configs: composed by Hydra, and made into objects."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ from cbseg.explain import own_frames
 
 _PLACES = [Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf"]  # of a wheel, of a checkout
 CONF = next(filter(Path.is_dir, _PLACES))
+
+
+def _count_classes(classes: Mapping[Any, Any]) -> int:
+    """Count the classes, with background, that a data config's ``classes`` name; two where it names none."""
+    return 1 + max((value for value in classes.values() if isinstance(value, int)), default=1)
+
+
+OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

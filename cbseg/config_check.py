@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.metrics import COUNTING_SCORES, SCORES
+from cbseg.run_state import LAST
 from cbseg.wandb_log import wandb_mode
 
 _ONCE = "each epoch is validated once, as the best of all is selected"
@@ -48,11 +49,16 @@ def check_config(config: DictConfig) -> None:
     check_whole("trainer.max_epochs", trainer.max_epochs, least=1)
     check_choice("trainer.precision", trainer.precision, ["auto", "bf16-mixed", "16-mixed", "32-true"])
     check_whole("model.num_classes", config.model.num_classes, least=2)
+    if config.model.num_classes != config.data.annotate.num_classes:
+        raise InputError(
+            f"model.num_classes={config.model.num_classes}: the data has {config.data.annotate.num_classes} classes, "
+            "background included (data.annotate.num_classes); leave model.num_classes out, or change the data's"
+        )
     monitor, patience = config.selection.monitor, config.selection.patience
-    check_choice("selection.monitor", monitor, [*(f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)), "last"])
+    check_choice("selection.monitor", monitor, [*(f"val/{score}" for score in (*SCORES, *COUNTING_SCORES)), LAST])
     if patience is not None:
         check_whole("selection.patience", patience, least=1)
-        if monitor == "last":
+        if monitor == LAST:
             raise InputError(f"selection.patience={patience}: waits for a score, and selection.monitor=last has none")
     for key, why in _NOT_TAKEN.items():
         if key in trainer:

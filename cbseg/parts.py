@@ -1,5 +1,6 @@
 """The parts of a run, made of its config: data, network with loss and optimiser, Lightning's Trainer, kept state."""
 
+import logging
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -9,12 +10,15 @@ from torch import nn
 
 from cbseg.config import build
 from cbseg.data.datamodule import SliceDataModule
+from cbseg.errors import InputError
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
 from cbseg.metrics import COUNTING_SCORES
 from cbseg.module import SegmentationModule
-from cbseg.run_state import RunState
+from cbseg.run_state import LAST, RunState
 from cbseg.trainer import build_run_trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ def prepare(job: Job) -> Parts:
     state = RunState(job.folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
     trainer, timer = build_run_trainer(config, state)
     datamodule.setup()
+    if state.monitor != LAST and not datamodule.can_select:
+        why = f"data.root={config.data.root}: no mask shows infection in a slice that validates"
+        if config.selection.patience is not None:
+            raise InputError(f"selection.patience: {why}, so no score tells when to stop; leave it out")
+        log.warning(
+            "%s, so no score tells epochs apart: the last one's weights are taken (selection.monitor=last)", why
+        )
+        state.monitor = LAST
     return Parts(datamodule, module, trainer, timer, state)
 
 

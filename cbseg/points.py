@@ -12,7 +12,7 @@ from cbseg.clicks import Click
 from cbseg.errors import check_choice
 
 IGNORE = 255
-"""The value of a pixel that nobody annotated."""
+"""The value of a pixel that nobody looked at, in points and masks alike: what is known is the annotation."""
 
 Region = NDArray[np.bool_]
 
@@ -37,6 +37,9 @@ def _centroid(region: Region, noise: NDArray[np.uint64]) -> int:
     nearest = np.argmin((rows - row) ** 2 + (columns - column) ** 2)
     return int(np.ravel_multi_index((rows[nearest], columns[nearest]), region.shape))
 
+
+KNOWN = "known"
+"""The sampler that takes every pixel whose class is known."""
 
 SAMPLERS: dict[str, Callable[[Region, NDArray[np.uint64]], int]] = {
     "distance_transform": _farthest_from_edge,
@@ -65,7 +68,16 @@ def count_regions(mask: NDArray[np.integer]) -> int:
     Shape:
         - mask: :math:`(H, W)`, 0 on the background.
     """
-    return find_regions(mask > 0)[1]
+    return find_regions(is_infection(mask))[1]
+
+
+def is_infection(mask: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell which pixels are known to be of any class but background.
+
+    >>> is_infection(np.array([0, 1, 2, IGNORE])).tolist()
+    [False, True, True, False]
+    """
+    return (mask > 0) & (mask != IGNORE)
 
 
 def sample_points(
@@ -78,11 +90,12 @@ def sample_points(
     do not depend on the sampler.
 
     Args:
-        mask: The class of every pixel, 0 for background.
-        sampler: Which pixel of a region: ``distance_transform`` (§4.1.1), ``uniform`` (§4.2) or ``centroid``.
+        mask: The class of every pixel, 0 for background, ``IGNORE`` where it is not known.
+        sampler: Which pixel of a region: ``distance_transform`` (§4.1.1), ``uniform`` (§4.2) or ``centroid``; or
+            ``known``, every pixel whose class is known, for masks that are people's own annotation.
         seed: Decides every draw; see :func:`cbseg.seeds.derived_seed`.
-        empty: What a mask without regions gives: ``background``, every pixel annotated as background (§4.2); or
-            ``ignore``, no annotation.
+        empty: What a mask without regions gives: ``background``, every known pixel annotated as background (§4.2); or
+            ``ignore``, no annotation. To ``known`` it is the same.
 
     Returns:
         The class at each annotated pixel, ``IGNORE`` elsewhere.
@@ -98,17 +111,19 @@ def sample_points(
     array([[255, 255, 255],
            [  0,   2, 255]], dtype=uint8)
     """
-    check_choice("sampler", sampler, list(SAMPLERS))
+    check_choice("sampler", sampler, [*SAMPLERS, KNOWN])
     check_choice("empty", empty, ["background", "ignore"])
     mask = np.asarray(mask)
-    if mask.ndim != 2 or mask.min() < 0 or mask.max() >= IGNORE:
+    if mask.ndim != 2 or mask.min() < 0 or mask.max() > IGNORE:
         raise ValueError(
-            f"a mask is (H, W) with classes from 0 to 254, not {mask.shape} with {mask.min()}…{mask.max()}"
+            f"a mask is (H, W) with classes from 0 to 254, or {IGNORE}, not {mask.shape} with {mask.min()}…{mask.max()}"
         )
-    labels, count = find_regions(mask)
+    if sampler == KNOWN:
+        return mask.astype(np.uint8)
+    labels, count = find_regions(np.where(mask == IGNORE, 0, mask))
     points = np.full(mask.shape, IGNORE, np.uint8)
     if count == 0:
-        return np.zeros_like(points) if empty == "background" else points
+        return np.where(mask == 0, np.uint8(0), points) if empty == "background" else points
     noise = np.random.PCG64(seed).random_raw(mask.size).reshape(mask.shape)
     for region in regionprops(labels):
         box = _grown(region.slice)

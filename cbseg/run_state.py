@@ -18,6 +18,10 @@ from cbseg.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 
+LAST = "last"
+"""What to monitor where no score tells epochs apart: the last epoch's weights are taken."""
+
+
 class RunState(Checkpoint):
     """Write ``metrics.csv``, ``best.ckpt`` and ``last.ckpt`` after each epoch, each whole or not at all.
 
@@ -143,7 +147,7 @@ class RunState(Checkpoint):
         self.precision = state_dict.get("precision", "")
 
     def _value(self, row: dict[str, float]) -> float:
-        if self.monitor == "last":
+        if self.monitor == LAST:
             return row["epoch"]
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
         return -math.inf if math.isnan(score) else score

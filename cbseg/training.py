@@ -7,6 +7,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -16,11 +17,12 @@ from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.job import Job
-from cbseg.metrics import COUNTING_SCORES, SCORES, Counts, undefined_scores
+from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts
 from cbseg.module import SegmentationModule
 from cbseg.parts import Parts, prepare
 from cbseg.provenance import provenance
 from cbseg.results import Result, read_result
+from cbseg.run_state import LAST
 from cbseg.wandb_log import logged_to_wandb
 
 log = logging.getLogger(__name__)
@@ -127,9 +129,9 @@ def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any])
     )
     result.write(job.folder)
     job.folder.close()
-    shown = " ".join(f"{name} {_shown(result.test[name])}" for name in (*SCORES, *COUNTING_SCORES))
-    when = f"best epoch {result.best_epoch} of {result.epochs}, {result.seconds:.0f} s"
-    log.info("%s: test %s (%s)", job.folder, shown, when)
+    which = "last" if parts.state.monitor == LAST else "best"
+    when = f"{which} epoch {result.best_epoch} of {result.epochs}, {result.seconds:.0f} s"
+    log.info("%s: test %s (%s)", job.folder, _told(result), when)
 
 
 def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder.last, "last")
     seconds = timer.time_elapsed("train") + timer.time_elapsed("test")
     selected = test(trainer, module, datamodule, state.folder.best, "test")
-    score = "val/dice" if state.monitor == "last" else state.monitor
+    score = "val/dice" if state.monitor == LAST else state.monitor
     return {
         **selected,
         "last": last_epoch or selected,
@@ -186,7 +188,7 @@ def test(
     total = reduce(add, scans.values())
     return {
         "test": {name: score.item() for name, score in total.scores().items()},
-        "undefined": undefined_scores(total.pixels),
+        "undefined": total.undefined(),
         "counts": total.named(),
         "scans": {scan: count.named() for scan, count in scans.items()},
     }
@@ -194,6 +196,19 @@ def test(
 
 def _split(parts: Parts) -> dict[str, int]:
     return {name: len(part) for name, part in parts.datamodule.split._asdict().items()}
+
+
+def _told(result: Result) -> str:
+    """Say how a run scored; where its test slices are known at clicks only, what these tell, and how many they are."""
+    if not result.counts.get("sparse"):
+        return " ".join(f"{name} {_shown(result.test[name])}" for name in (*SCORES, *COUNTING_SCORES))
+    tp, fp, fn, tn = (np.atleast_1d(result.counts[name]) for name in COUNTS)
+    infected, known = int((tp + fn).sum()), int((tp + fp + fn + tn)[0])
+    return (
+        f"at held-out clicks: sensitivity {_shown(result.test['sens'])} of {infected} pixels, specificity "
+        f"{_shown(result.test['spec'])} of {known - infected}, in {result.counts['slices']} slices; nobody drew their "
+        "masks, so no more is known"
+    )
 
 
 def _shown(score: float | None) -> str:

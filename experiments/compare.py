@@ -67,29 +67,32 @@ def scan_counts(result: Result) -> NDArray[np.int64]:
     """Return a run's raw counts by test scan, in the order of the scans' names.
 
     Shape:
-        - output: (N, 4 K + 6) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
-          5 levels, slices.
+        - output: (N, 4 K + 7) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
+          5 levels, slices that are known everywhere, and those that are known at some pixels only.
     """
     scans = [result.scans[name] for name in sorted(result.scans)]
-    return np.array([[*np.ravel([s[n] for n in COUNTS]), *s["count_errors"], s["slices"]] for s in scans])
+    known = [(s.get("whole", s["slices"]), s.get("sparse", 0)) for s in scans]
+    return np.array(
+        [[*np.ravel([s[n] for n in COUNTS]), *s["count_errors"], *k] for s, k in zip(scans, known, strict=True)]
+    )
 
 
 def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
     """Compute one dataset-level score from each row of summed counts, NaN where it is undefined.
 
     Shape:
-        - counts: (R, 4 K + 6), see :func:`scan_counts`; output: (R,).
+        - counts: (R, 4 K + 7), see :func:`scan_counts`; output: (R,).
     """
-    pixels, errors, slices = (torch.from_numpy(part) for part in np.split(counts, [-6, -1], axis=1))
-    scores = torch.vmap(lambda p, e, s: (segmentation_scores(p) | counting_scores(e, s))[score])
-    return scores(pixels.reshape(len(counts), len(COUNTS), -1), errors, slices[:, 0]).numpy()
+    pixels, errors, known = (torch.from_numpy(part) for part in np.split(counts, [-7, -2], axis=1))
+    scores = torch.vmap(lambda p, e, k: (segmentation_scores(p, k[1]) | counting_scores(e, k[0]))[score])
+    return scores(pixels.reshape(len(counts), len(COUNTS), -1), errors, known).numpy()
 
 
 def mean_score(weights: NDArray[np.int64], counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
     """Compute the mean over seeds of the score of weighted scans, NaN where it is undefined in any seed.
 
     Shape:
-        - weights: (R, N); counts: (S, N, 4 K + 6); output: (R,).
+        - weights: (R, N); counts: (S, N, 4 K + 7); output: (R,).
     """
     return np.mean([dataset_scores(weights @ one, score) for one in counts], axis=0)
 
@@ -107,7 +110,7 @@ def bootstrap(
         seed: Which.
 
     Shape:
-        - ours, theirs: (S, N, 4 K + 6); output: (R,).
+        - ours, theirs: (S, N, 4 K + 7); output: (R,).
     """
     scans = ours.shape[1]
     drawn = np.random.default_rng(seed).multinomial(scans, np.full(scans, 1 / scans), size=resamples)

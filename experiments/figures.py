@@ -18,7 +18,7 @@ from skimage.measure import regionprops
 
 from cbseg.drawing import COLOURS, paint, show
 from cbseg.metrics import count_errors, region_grid
-from cbseg.points import IGNORE, find_regions
+from cbseg.points import IGNORE, find_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, find_results
 from cbseg.run_folder import RunFolder
 from experiments.command_line import one_message
@@ -69,12 +69,12 @@ def annotation(data: str, slices: Slices) -> Figure:
     """
     name, by_loss = most_regions(slices)
     image, points, truth = (next(iter(by_loss.values()))[key] for key in ("image", "points", "truth"))
-    infected = int(((points > 0) & (points != IGNORE)).sum())
+    infected = int(is_infection(points).sum())
     background = int((points == 0).sum())
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots(1, 3)
     show(axes[0], image, name)
-    show(axes[1], paint(image, truth), f"full supervision: {truth.size} pixels")
+    show(axes[1], paint(image, truth), f"full supervision: {(truth != IGNORE).sum()} pixels")
     show(axes[2], image, f"points: {infected} on infected regions, {background} on the background", points)
     figure.suptitle(f"{data}: what is labelled. Green and red: infection; yellow: background", fontsize=9)
     return figure
@@ -135,7 +135,7 @@ def counting(data: str, runs: ByLoss, slices: Slices) -> Figure:
 
 def number_regions(ax: Axes, mask: NDArray[np.uint8]) -> int:
     """Write 1…n at the centroids of a mask's regions, and return n."""
-    labels, count = find_regions(mask > 0)
+    labels, count = find_regions(is_infection(mask))
     for region in regionprops(labels):
         row, column = region.centroid
         ax.text(column, row, str(region.label), color="white", fontsize=7, ha="center", va="center", weight="bold")

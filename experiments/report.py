@@ -25,7 +25,7 @@ from PIL import Image
 from cbseg.drawing import COLOURS, paint
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
-from cbseg.points import IGNORE, count_regions
+from cbseg.points import IGNORE, count_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, read_results
 from cbseg.run_folder import RunFolder
 from experiments.command_line import one_message
@@ -166,10 +166,10 @@ def chart(score: str, runs: list[Run]) -> dict[str, Any] | None:
 def scan_dice(run: Run) -> dict[str, float]:
     """Compute test Dice of each scan, NaN where it is undefined; with several foreground classes their mean."""
     scans = run.result.scans if run.result else {}
-    counts = {scan: [counts[name] for name in COUNTS] for scan, counts in scans.items()}
+    pixels = {scan: torch.tensor([counts[name] for name in COUNTS]) for scan, counts in scans.items()}
     return {
-        scan: segmentation_scores(torch.tensor(count).reshape(len(COUNTS), -1))["dice"].item()
-        for scan, count in counts.items()
+        scan: segmentation_scores(pixels[scan].reshape(len(COUNTS), -1), counts.get("sparse", 0))["dice"].item()
+        for scan, counts in scans.items()
     }
 
 
@@ -198,7 +198,8 @@ def pictures(runs: ByLoss) -> list[dict[str, Any]]:
         predictions = []
         for loss, arrays in by_loss.items():
             mask = arrays["prediction"]
-            counts = Counts.of(torch.from_numpy(mask > 0).long(), torch.from_numpy(truth > 0).long())
+            joined = np.where(truth == IGNORE, IGNORE, is_infection(truth))
+            counts = Counts.of(torch.from_numpy(mask > 0).long(), torch.from_numpy(joined).long())
             prediction = {"loss": loss, "overlay": overlay(truth, mask), "regions": count_regions(mask)}
             predictions.append(prediction | {"dice": counts.scores()["dice"].item()})
         everywhere = bool((points == 0).all())  # a slice without regions is labelled as a whole

@@ -306,3 +306,15 @@ def test_a_share_below_half_a_pixel_labels_the_click_alone():
 def test_a_radius_that_is_no_share_is_refused(radius):
     with pytest.raises(InputError, match="radius="):
         PointLoss(radius=radius)
+
+
+def test_full_supervision_leaves_out_pixels_that_nobody_looked_at():
+    logits, mask = torch.randn(2, 3, 8, 8, generator=torch.manual_seed(0)), torch.zeros(2, 8, 8).long()
+    mask[:, 2:5, 2:5] = 1
+    mask[1, 6:] = IGNORE
+    logits.requires_grad_()
+    WeightedBCEIoULoss().terms(logits, {"mask": mask})["bce"].backward()
+    assert (logits.grad[1, :, 6:] == 0).all()
+    assert (logits.grad[0, :, 6:] != 0).any()
+    unknown = torch.full_like(mask, IGNORE)
+    assert weighted_bce_iou_loss(logits, unknown).item() == 0

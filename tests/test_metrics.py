@@ -11,7 +11,8 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from cbseg.metrics import SCORES, SegmentationScores, segmentation_scores, undefined_scores
+from cbseg.metrics import SCORES, Counts, SegmentationScores, count_pixels, segmentation_scores, undefined_scores
+from cbseg.points import IGNORE
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,31 @@ def test_counts_are_exact_beyond_float32():
 def test_masks_that_do_not_fit_are_refused(pred, truth, message):
     with pytest.raises(ValueError, match=message):
         SegmentationScores().update(pred, truth)
+
+
+def test_pixels_that_nobody_looked_at_are_left_out():
+    pred, truth = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[1, 0, 1, IGNORE]]])
+    assert count_pixels(pred, truth).tolist() == [[1], [1], [1], [0]]
+    assert count_pixels(pred, torch.full_like(pred, IGNORE)).tolist() == [[0], [0], [0], [0]]
+
+
+def test_at_clicks_only_sensitivity_and_specificity_are_known():
+    truth = torch.full((1, 4, 4), IGNORE)
+    truth[0, 0, :3] = torch.tensor([1, 1, 0])
+    counts = Counts.of(torch.ones(4, 4).long(), truth[0])
+    metric = SegmentationScores()
+    metric.update(torch.ones(1, 4, 4).long(), truth)
+    for scores in (counts.scores(), metric.compute()):
+        assert (scores["sens"].item(), scores["spec"].item()) == (1, 0)
+        assert all(scores[name].isnan() for name in ("dice", "iou", "ppv"))
+    assert counts.scores()["mae"].isnan()  # regions are not known
+    assert counts.undefined()["dice"] == "1 slices are known at a few pixels only"
+    assert (counts.named()["whole"], counts.named()["sparse"]) == (0, 1)
+
+
+def test_a_mask_with_a_few_unknown_pixels_is_scored_at_the_others_and_not_counted():
+    truth = torch.tensor([[1, 1, 0, IGNORE]])
+    counts = Counts.of(torch.tensor([[1, 0, 0, 1]]), truth) + Counts.of(torch.tensor([[1]]), torch.tensor([[0]]))
+    assert counts.scores()["dice"].item() == pytest.approx(2 / 4)
+    assert counts.scores()["mae"].item() == 1  # the second slice's one region, over one slice
+    assert (counts.slices, counts.whole, counts.sparse) == (2, 1, 0)

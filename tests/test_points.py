@@ -10,7 +10,7 @@ from skimage.measure import label
 
 from cbseg.clicks import read_points
 from cbseg.errors import InputError
-from cbseg.points import IGNORE, SAMPLERS, place_points, resize_points, sample_points
+from cbseg.points import IGNORE, SAMPLERS, count_regions, place_points, resize_points, sample_points
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 1))
 class_masks = arrays(np.uint8, (12, 17), elements=st.integers(0, 2))
@@ -172,7 +172,7 @@ def test_settings_that_do_not_exist_are_refused(arguments, message):
         sample_points(np.zeros((2, 2), np.uint8), **arguments)
 
 
-@pytest.mark.parametrize("mask", [np.zeros((1, 2, 2), np.uint8), np.full((2, 2), 255, np.uint8), np.full((2, 2), -1)])
+@pytest.mark.parametrize("mask", [np.zeros((1, 2, 2), np.uint8), np.full((2, 2), 256), np.full((2, 2), -1)])
 def test_what_is_no_mask_is_refused(mask):
     with pytest.raises(ValueError, match="classes from 0 to 254"):
         sample_points(mask)
@@ -258,3 +258,22 @@ def test_more_clicks_than_pixels_fill_them(tmp_path):
     points = np.full((64, 64), IGNORE, np.uint8)
     points[::2, ::2] = 1
     assert (resize_points(points, (16, 16)) == 1).all()
+
+
+def test_known_takes_all_pixels_that_somebody_looked_at_and_no_others():
+    mask = np.array([[0, 1, IGNORE], [2, IGNORE, 0]], np.uint8)
+    assert (sample_points(mask, "known", empty="ignore") == mask).all()
+    assert (sample_points(np.zeros((2, 2), np.uint8), "known", empty="ignore") == 0).all()
+
+
+@pytest.mark.parametrize("sampler", ["distance_transform", "uniform", "centroid"])
+def test_points_of_a_mask_that_is_known_in_part_lie_where_it_is(sampler):
+    mask = np.full((12, 12), IGNORE, np.uint8)
+    mask[2:5, 2:5], mask[7:9] = 1, 0
+    points = sample_points(mask, sampler, seed=1)
+    assert (points[points != IGNORE] == mask[points != IGNORE]).all()
+    assert ((points == 1).sum(), (points == 0).sum()) == (1, 1)
+    mask[2:5, 2:5] = IGNORE
+    assert (sample_points(mask, sampler) == mask).all()  # no region: what is known is background
+    assert (sample_points(mask, sampler, empty="ignore") == IGNORE).all()
+    assert count_regions(mask) == 0

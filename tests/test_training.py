@@ -280,3 +280,28 @@ def test_bad_data_leaves_no_folder(train, tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         train("loss=pl", "data.root=/nowhere")
     assert not (tmp_path / "runs").exists()
+
+
+def blank_validation(covid_a, root):
+    """Copy the phantom with nothing drawn on its two validation slices, as those have who have no masks."""
+    shutil.copytree(covid_a, root)
+    masks = sorted((root / "Dataset" / FOLDERS["train"] / "GT").iterdir())
+    for path in masks[-2:]:
+        Image.new("L", Image.open(path).size).save(path)
+    return root
+
+
+def test_where_no_mask_shows_infection_in_validation_the_last_epoch_is_taken_and_said(train, covid_a, tmp_path, caplog):
+    root = blank_validation(covid_a, tmp_path / "blank")
+    folder = train("loss=pl", f"data.root={root}", "trainer.max_epochs=3", "optim.lr=0")
+    assert "no score tells epochs apart: the last one's weights are taken (selection.monitor=last)" in caplog.text
+    assert "(last epoch 3 of 3" in caplog.text
+    found = metrics(folder)
+    assert (found["best_epoch"], found["last"]["test"] == found["test"]) == (3, True)
+    with pytest.raises(InputError, match=r"selection\.patience: .* no score tells when to stop"):
+        train("loss=pl", f"data.root={root}", "selection.patience=2")
+
+
+def test_a_network_of_other_classes_than_the_data_is_refused(train):
+    with pytest.raises(InputError, match=r"model\.num_classes=3: the data has 2 classes, background included"):
+        train("loss=pl", "model.num_classes=3")

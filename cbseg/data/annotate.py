@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cbseg.clicks import Click, read_points
 from cbseg.data.store import SliceStore
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.points import IGNORE, place_points, resize_points, sample_points
+from cbseg.points import IGNORE, KNOWN, is_infection, place_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -64,31 +64,28 @@ class PointAnnotator:
         """Return the points of slice ``i`` at training size, (H, W) uint8.
 
         Raises:
-            InputError: If the file lacks the slice or places a point outside it, or a point's class does not exist; or
-                as :meth:`review`.
+            InputError: If the file places a point outside the slice, or a point's class does not exist; or as
+                :meth:`review`.
         """
         self.review(store)
         item = store.slices[i]
+        if self.clicks is None and self.sampler == KNOWN and not item.unknown:
+            return np.array(store.masks[i])
         if self.clicks is None:
             seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
             mask = store.native_mask(i) if self.points_on == "native" else store.masks[i]
             points = sample_points(mask, self.sampler, seed, self.empty)
-        elif self.covers(store, i):
+        else:
             try:
                 points = place_points(self.clicks[item.name], item.shape, self.empty)
             except ValueError as error:
                 raise InputError(f"{self.file}: slice {item.name}: {error}") from error
-        else:
-            raise InputError(
-                f"{self.file}: has no line for the training slice {item.name}; add its points, or, if it is healthy, "
-                f"the line {item.name},,,"
-            )
         highest = points[points != IGNORE].max(initial=0)
         if highest >= self.num_classes:
             source = self.file or "its mask"
             raise InputError(
-                f"{source}: slice {item.name} has a point of class {highest}, but model.num_classes="
-                f"{self.num_classes}, background included; correct the point or raise model.num_classes"
+                f"{source}: slice {item.name} has a point of class {highest}, but data.annotate.num_classes="
+                f"{self.num_classes}, background included; correct the point or raise data.annotate.num_classes"
             )
         return resize_points(points, store.images.shape[1:])
 
@@ -125,8 +122,12 @@ class PointAnnotator:
         return repr((*made, self.num_classes, self.clicks))
 
     def covers(self, store: SliceStore, i: int) -> bool:
-        """Tell whether slice ``i`` has an annotation: always, unless a file of clicks leaves it out."""
-        return self.clicks is None or store.slices[i].name in self.clicks
+        """Tell whether anything of slice ``i`` is annotated: not what a file of clicks leaves out, or nobody looked at.
+
+        Not clicked is not healthy: such a slice takes no part in training.
+        """
+        item = store.slices[i]
+        return item.share_known > 0 if self.clicks is None else item.name in self.clicks
 
 
 def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:
@@ -136,13 +137,13 @@ def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:
         - output: :math:`(N, 3)`, of the clicks within the slice; none where nothing is drawn.
     """
     rows, columns, classes = np.array(clicks).T
-    if not mask.any():
+    if not is_infection(mask).any():
         return np.empty((0, 3), bool)
 
     def fits(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
         within = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
         known = np.where(within, mask[rows * within, columns * within], IGNORE)
-        return known == classes
+        return (known == classes) | (within & (known == IGNORE))
 
     return np.stack([classes > 0, fits(rows, columns), fits(columns, rows)], axis=1)
 

@@ -25,7 +25,6 @@ from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
 from cbseg.drawing import show
 from cbseg.errors import InputError
-from cbseg.points import count_regions
 
 _COLUMNS = 6  # of the contact sheet
 
@@ -56,10 +55,7 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
         except InputError as error:
             yield f"problem: {error}"
             continue
-        infos = [
-            SliceInfo(name, scan.name, scan.subset, k, mask.shape, count_regions(mask), 0)
-            for k, (name, _, mask) in enumerate(found)
-        ]
+        infos = [SliceInfo.of(scan, k, name, mask) for k, (name, _, mask) in enumerate(found)]
         yield f"{scan.name}: {_described(scan, infos)}, {_greys([item.image for item in found])}"
         slices += infos
         fullest = max(range(len(found)), key=lambda k: int((found[k].mask > 0).sum()))

@@ -20,6 +20,7 @@ from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split, labelled_alone
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import ArgumentError, InputError, check_whole
+from cbseg.points import IGNORE
 from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -198,18 +199,56 @@ class SliceDataModule(pl.LightningDataModule):
         if self.generate is not None:
             self.generate(self.root)
         self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.dataset))
-        self.split = self.split_slices(self.store.slices)
+        self.split = self._annotated(self.split_slices(self.store.slices))
         if self.labelled is not None:
             self.split = labelled_alone(self.split, self.store.slices, self.labelled)
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
         classes = range(1, self.annotate.num_classes)
-        if missing := sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist())):
+        missing = sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist()))
+        if self.can_select and missing:
             log.warning(
                 "%s: no validation slice holds class %s, so Dice is undefined for an epoch that rightly predicts none, "
-                "and selects badly; choose other validation slices, or selection.monitor=val/mae",
+                "and selects badly; choose other validation slices, or selection.monitor=last",
                 self.dataset,
                 ", ".join(map(str, missing)),
             )
+
+    def _annotated(self, split: Split) -> Split:
+        """Leave out training slices of which nothing is annotated.
+
+        Raises:
+            InputError: If none is left.
+        """
+        train = [i for i in split.train if self.annotate.covers(self.store, i)]
+        source = self.annotate.file or self.root
+        if not train:
+            example = self.store.slices[split.train[0]].name
+            raise InputError(
+                f"{source}: none of the {len(split.train)} training slices, such as {example}, is annotated; click in "
+                "some of these, or change the split"
+            )
+        items = [self.store.slices[i] for i in train]
+        if self.annotate.clicks is None and any(item.unknown for item in items) and not any(i.regions for i in items):
+            raise InputError(
+                f"{source}: no training slice shows infection; click on some. In a mask 1 and more are infection, and "
+                f"{IGNORE} means that nobody looked"
+            )
+        if len(train) < len(split.train):
+            log.warning(
+                "%s: of %d training slices %d are annotated; the others take no part, as not clicked is not healthy",
+                source,
+                len(split.train),
+                len(train),
+            )
+        return split._replace(train=train)
+
+    @property
+    def can_select(self) -> bool:
+        """Whether scores of the validation slices tell epochs apart: infection in slices that are known for the most.
+
+        Clicks that were held out do not, nor do masks in which nobody drew.
+        """
+        return any(item.regions and item.share_known >= 0.5 for item in (self.store.slices[i] for i in self.split.val))
 
     @property
     def fingerprint(self) -> str:

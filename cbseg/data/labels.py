@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cbseg.data.scans import looks_inverted
 from cbseg.data.volumes import Volume
 from cbseg.errors import InputError
+from cbseg.points import is_infection
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def read_classes(mask: Volume, labels: dict[int, int]) -> Iterator[NDArray[np.ui
 
     Args:
         mask: The volume.
-        labels: The labels that may occur, and the class that each becomes.
+        labels: The labels that may occur, and the class that each becomes, or ``IGNORE`` where nobody looked; 0, too,
+            is background unless it is among them.
 
     Yields:
         (H, W) uint8.
@@ -57,8 +59,8 @@ def read_classes(mask: Volume, labels: dict[int, int]) -> Iterator[NDArray[np.ui
         else:
             for label, value in labels.items():
                 result[np.abs(found - label) < _ROUNDING] = value
-        infected += bool(result.any())
-        inverted += looks_inverted(result > 0)
+        infected += bool(is_infection(result).any())
+        inverted += looks_inverted(is_infection(result))
         yield result
     if inverted > infected / 2:
         log.warning("%s: infection covers most of %d slices, or of their borders; is it inverted?", mask.name, inverted)

@@ -23,7 +23,10 @@ _COLOUR = 48  # difference of channels, beyond what JPEG makes of grey
 
 
 class SliceData(NamedTuple):
-    """One axial slice: a name, unique in its dataset; ``image`` (H, W) uint8; ``mask`` (H, W) uint8, classes."""
+    """One axial slice: a name, unique in its dataset; ``image`` (H, W) uint8; ``mask`` (H, W) uint8.
+
+    The mask holds classes, and ``IGNORE`` (255) where nobody looked: clicks, scribbles and whole masks are one thing.
+    """
 
     name: str
     image: NDArray[np.uint8]

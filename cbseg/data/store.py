@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from cbseg.data.preprocess import resized
 from cbseg.data.scans import Scan
 from cbseg.errors import InputError
-from cbseg.points import count_regions
+from cbseg.points import IGNORE, count_regions, resize_points
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class SliceInfo:
         shape: Height and width of the native mask, pixels.
         regions: Number of infected regions in the native mask: 8-connected, whatever the class.
         offset: Where the native mask begins in its file, bytes.
+        unknown: How many pixels of the native mask nobody looked at.
     """
 
     name: str
@@ -53,6 +54,18 @@ class SliceInfo:
     shape: tuple[int, int]
     regions: int
     offset: int
+    unknown: int = 0  # in stores that were made before masks could be in part
+
+    @classmethod
+    def of(cls, scan: Scan, position: int, name: str, mask: NDArray[np.uint8], offset: int = 0) -> "SliceInfo":
+        """Describe a slice by its native mask, (H, W)."""
+        regions, unknown = count_regions(mask), int((mask == IGNORE).sum())
+        return cls(name, scan.name, scan.subset, position, mask.shape, regions, offset, unknown)
+
+    @property
+    def share_known(self) -> float:
+        """The share of its pixels that somebody looked at."""
+        return 1 - self.unknown / math.prod(self.shape)
 
 
 class SliceStore:
@@ -111,6 +124,8 @@ class SliceStore:
 
 def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, name: str) -> Path:
     """Build a store unless it is there: images resized bilinearly, masks to nearest, native masks kept.
+
+    A mask that is not known everywhere is resized as points are (:func:`cbseg.points.resize_points`): no click is lost.
 
     The folder appears by one rename when all is written, so a killed or failed build leaves nothing that is ever read.
     Processes that prepare at once wait for the first.
@@ -204,9 +219,11 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
                     f"{mask.dtype}; both have rows × columns of 8 bits"
                 )
             images.write(resized(image, image_size).tobytes())
-            masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
+            slices.append(SliceInfo.of(scan, position, name, mask, offset))
+            if slices[-1].unknown:
+                masks.write(resize_points(mask, image_size).tobytes())
+            else:
+                masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
             native.write(mask.tobytes())
-            regions = count_regions(mask)
-            slices.append(SliceInfo(name, scan.name, scan.subset, position, mask.shape, regions, offset))
             offset += mask.size
     return slices

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
+from cbseg.points import IGNORE
 
 _WINDOW = 31  # pixels; F3Net's neighbourhood for the weight
 
@@ -21,13 +22,14 @@ def weighted_bce_iou_terms(logits: Tensor, mask: Tensor) -> Terms:
     odds = _foreground_logits(logits)
     y = torch.stack([mask == c for c in range(1, logits.shape[1])], 1).to(odds.dtype)
     weight = 1 + 5 * (F.avg_pool2d(y, _WINDOW, stride=1, padding=_WINDOW // 2) - y).abs()
+    weight = weight * (mask != IGNORE)[:, None]
     p = odds.sigmoid()
     bce = F.binary_cross_entropy_with_logits(odds, y, reduction="none")
     over = (2, 3)
     intersection = (weight * p * y).sum(over)
     union = (weight * (p + y - p * y)).sum(over)
     return {
-        "bce": ((weight * bce).sum(over) / weight.sum(over)).mean(),
+        "bce": ((weight * bce).sum(over) / weight.sum(over).clamp(min=1)).mean(),
         "iou": (1 - (intersection + 1) / (union + 1)).mean(),
     }
 
@@ -41,11 +43,12 @@ def weighted_bce_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
             + 1 - \frac{\sum w\,p\,y + 1}{\sum w\,(p + y - p\,y) + 1}
 
     per image, then the mean over images; with more than two classes also over the foreground classes, each against
-    the rest. Pixels outside the image count as background in the average pool.
+    the rest. Pixels outside the image count as background in the average pool, and so do those whose class is not
+    known; these have the weight 0.
 
     Args:
         logits: Raw scores.
-        mask: The class of every pixel, 0 for background.
+        mask: The class of every pixel, 0 for background, ``IGNORE`` (255) where it is not known.
 
     Shape:
         - logits: :math:`(B, C, H, W)`; mask: :math:`(B, H, W)`; output: scalar.

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cbseg.metrics.segmentation import check_masks
-from cbseg.points import find_regions
+from cbseg.points import IGNORE, find_regions, is_infection
 
 COUNTING_SCORES = ("mae", "game1", "game2", "game3", "game")
 """GAME at levels 0 to 4: the first is the mean absolute error, the last the paper's GAME."""
@@ -27,7 +27,7 @@ def region_grid(mask: NDArray[np.integer | np.bool_], level: int) -> NDArray[np.
     array([[1, 0],
            [0, 1]])
     """
-    regions, count = find_regions(np.asarray(mask) > 0)
+    regions, count = find_regions(is_infection(np.asarray(mask)))
     pixels = np.nonzero(regions)
     region = regions[pixels] - 1
     sizes = np.bincount(region, minlength=count)
@@ -41,8 +41,19 @@ def region_grid(mask: NDArray[np.integer | np.bool_], level: int) -> NDArray[np.
     return grid
 
 
+def is_whole(mask: Tensor) -> Tensor:
+    """Tell which masks are known everywhere.
+
+    Shape:
+        - mask: :math:`(B, H, W)`; output: :math:`(B,)`.
+    """
+    return (mask != IGNORE).flatten(1).all(1)
+
+
 def count_errors(pred_mask: Tensor, mask: Tensor, level: int = 4) -> Tensor:
     """Sum the counting errors of :class:`GAME` over cells and images, at each level from 0 to ``level``.
+
+    Images that are not known everywhere are left out, as are their regions; see :func:`is_whole`.
 
     Shape:
         - pred_mask, mask: :math:`(B, H, W)` integer, 0 for background; output: :math:`(L + 1,)`, int64.
@@ -52,7 +63,8 @@ def count_errors(pred_mask: Tensor, mask: Tensor, level: int = 4) -> Tensor:
     """
     check_masks(pred_mask, mask)
     errors = np.zeros(level + 1, np.int64)
-    for predicted, true in zip(pred_mask.cpu().numpy(), mask.cpu().numpy(), strict=True):
+    whole = is_whole(mask)
+    for predicted, true in zip(pred_mask[whole].cpu().numpy(), mask[whole].cpu().numpy(), strict=True):
         surplus = region_grid(predicted, level) - region_grid(true, level)
         for k in range(level + 1):
             cells, merged = 2**k, 2 ** (level - k)
@@ -92,7 +104,7 @@ class _CountErrors(Metric):
     def update(self, pred_mask: Tensor, mask: Tensor) -> None:
         """Count a batch's regions; see :func:`count_errors`."""
         self.errors += count_errors(pred_mask, mask, self.level).to(self.errors)
-        self.images += len(mask)
+        self.images += is_whole(mask).sum().to(self.images)
 
 
 class GAME(_CountErrors):

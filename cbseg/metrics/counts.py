@@ -1,17 +1,24 @@
 """The raw counts that all scores of a slice, a scan or a dataset follow from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
-from cbseg.metrics.counting import count_errors, counting_scores
-from cbseg.metrics.segmentation import COUNTS, count_pixels, segmentation_scores
+from cbseg.metrics.counting import count_errors, counting_scores, is_whole
+from cbseg.metrics.segmentation import COUNTS, count_pixels, is_sparse, segmentation_scores, undefined_scores
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels (4, K), see :func:`count_pixels`; counting errors (5,), see :func:`count_errors`; and how many slices.
+    """What was counted over some slices.
+
+    Attributes:
+        pixels: (4, K), see :func:`count_pixels`.
+        errors: (5,), see :func:`count_errors`.
+        slices: How many.
+        whole: How many of them are known everywhere; the errors are theirs.
+        sparse: How many are known at some pixels only, such as clicks; see :func:`is_sparse`.
 
     >>> from torch import tensor
     >>> one = Counts.of(tensor([[1, 0]]), tensor([[1, 1]]))
@@ -22,21 +29,32 @@ class Counts:
     pixels: Tensor
     errors: Tensor
     slices: int
+    whole: int
+    sparse: int = 0
 
     @classmethod
     def of(cls, pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> "Counts":
         """Count one slice, on the CPU; both masks (H, W) integer."""
-        pixels = count_pixels(pred_mask[None], mask[None], num_classes)
-        return cls(pixels.cpu(), count_errors(pred_mask[None], mask[None]).cpu(), 1)
+        masks = pred_mask[None], mask[None]
+        pixels, errors = count_pixels(*masks, num_classes).cpu(), count_errors(*masks).cpu()
+        return cls(pixels, errors, 1, int(is_whole(mask[None])), int(is_sparse(mask[None])))
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.pixels + other.pixels, self.errors + other.errors, self.slices + other.slices)
+        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def scores(self) -> dict[str, Tensor]:
         """Return ``SCORES`` and ``COUNTING_SCORES``, each a scalar, float64."""
-        return segmentation_scores(self.pixels) | counting_scores(self.errors, self.slices)
+        return segmentation_scores(self.pixels, self.sparse) | counting_scores(self.errors, self.whole)
+
+    def undefined(self) -> dict[str, str]:
+        """Return why scores are undefined, by name."""
+        return undefined_scores(self.pixels, self.sparse)
 
     def named(self) -> dict[str, Any]:
-        """Return them for JSON: TP, FP, FN, TN, each a list for several foreground classes; errors by level; slices."""
+        """Return them for JSON: TP, FP, FN, TN, each a list for several foreground classes; errors by level; slices.
+
+        Where slices are not known everywhere, also how many are (``whole``), and how many at some pixels (``sparse``).
+        """
         pixels = (self.pixels[:, 0] if self.pixels.shape[1] == 1 else self.pixels).tolist()
-        return dict(zip(COUNTS, pixels, strict=True)) | {"count_errors": self.errors.tolist(), "slices": self.slices}
+        named = dict(zip(COUNTS, pixels, strict=True)) | {"count_errors": self.errors.tolist(), "slices": self.slices}
+        return named | ({} if self.whole == self.slices else {"whole": self.whole, "sparse": self.sparse})

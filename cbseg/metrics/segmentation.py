@@ -5,9 +5,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_stat_scores
 
+from cbseg.points import IGNORE
+
 SCORES = ("dice", "iou", "ppv", "sens", "spec")
 COUNTS = ("tp", "fp", "fn", "tn")
 
+_OF_ALL_PIXELS = ("dice", "iou", "ppv")
 _WHY_UNDEFINED = {
     "dice": "neither truth nor prediction holds infection (TP + FP + FN = 0)",
     "iou": "neither truth nor prediction holds infection (TP + FP + FN = 0)",
@@ -29,7 +32,7 @@ def _class_scores(counts: Tensor) -> dict[str, Tensor]:
     }
 
 
-def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
+def segmentation_scores(counts: Tensor, sparse: int | Tensor = 0) -> dict[str, Tensor]:
     r"""Compute the scores from pixel counts (paper §4.1.2).
 
     .. math::
@@ -44,6 +47,8 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
 
     Args:
         counts: Count TP, FP, FN and TN of each foreground class.
+        sparse: How many of the images are known at some pixels only (:func:`is_sparse`), such as clicks. How many of
+            these are infection says nothing of the image, so Dice, IoU and PPV are then NaN too.
 
     Shape:
         - counts: :math:`(4, K)`; each score: scalar, float64.
@@ -52,11 +57,18 @@ def segmentation_scores(counts: Tensor) -> dict[str, Tensor]:
     >>> {name: round(score.item(), 2) for name, score in scores.items()}
     {'dice': 0.67, 'iou': 0.5, 'ppv': 0.67, 'sens': 0.67, 'spec': 0.86}
     """
-    return {name: score.mean() for name, score in _class_scores(counts).items()}
+    scores = {name: score.mean() for name, score in _class_scores(counts).items()}
+    for name in _OF_ALL_PIXELS:
+        scores[name] = torch.where(torch.as_tensor(sparse, device=counts.device) > 0, torch.nan, scores[name])
+    return scores
 
 
-def undefined_scores(counts: Tensor) -> dict[str, str]:
+def undefined_scores(counts: Tensor, sparse: int = 0) -> dict[str, str]:
     """Give the reason for each score that is NaN, with the classes that make it so where there are several.
+
+    Args:
+        counts: See :func:`segmentation_scores`.
+        sparse: See :func:`segmentation_scores`.
 
     Shape:
         - counts: :math:`(4, K)`.
@@ -70,19 +82,33 @@ def undefined_scores(counts: Tensor) -> dict[str, str]:
         if classes:
             which = f"of class {', '.join(map(str, classes))}: " if len(score) > 1 else ""
             reasons[name] = which + _WHY_UNDEFINED[name]
-    return reasons
+    return reasons | (
+        {name: f"{sparse} slices are known at a few pixels only" for name in _OF_ALL_PIXELS} if sparse else {}
+    )
+
+
+def is_sparse(mask: Tensor) -> Tensor:
+    """Tell of which masks less than half is known.
+
+    Shape:
+        - mask: :math:`(B, H, W)`; output: :math:`(B,)`.
+    """
+    return (mask != IGNORE).flatten(1).double().mean(1) < 0.5
 
 
 def count_pixels(pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> Tensor:
-    """Count TP, FP, FN and TN of each foreground class.
+    """Count TP, FP, FN and TN of each foreground class, over the pixels whose class is known.
 
     Shape:
-        - pred_mask, mask: :math:`(B, H, W)` integer; output: :math:`(4, K)`, K foreground classes, int64.
+        - pred_mask, mask: :math:`(B, H, W)` integer, in the mask ``IGNORE`` where it is not known; output:
+          :math:`(4, K)`, K foreground classes, int64.
 
     Raises:
         ValueError: If the shapes differ, or a value is no class.
     """
     check_masks(pred_mask, mask)
+    if not (known := mask != IGNORE).all():
+        pred_mask, mask = pred_mask[known][None], mask[known][None]
     for name, x in (("pred_mask", pred_mask), ("mask", mask)):
         if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < num_classes:
             raise ValueError(f"{name} holds {int(x.min())}…{int(x.max())}, classes are 0…{num_classes - 1}")
@@ -128,16 +154,19 @@ class SegmentationScores(Metric):
     higher_is_better = True
     full_state_update = False
     counts: Tensor
+    sparse: Tensor
 
     def __init__(self, num_classes: int = 2) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.add_state("counts", torch.zeros(4, num_classes - 1, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("sparse", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, pred_mask: Tensor, mask: Tensor) -> None:
         """Count a batch's pixels; see :func:`count_pixels`."""
         self.counts += count_pixels(pred_mask, mask, self.num_classes).to(self.counts)
+        self.sparse += is_sparse(mask).sum().to(self.sparse)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores so far; see :func:`segmentation_scores`."""
-        return segmentation_scores(self.counts)
+        return segmentation_scores(self.counts, self.sparse)

@@ -63,7 +63,7 @@ def test_labelled_slices_alone_train_and_all_others_stay_as_they_are(make):
 def test_a_class_that_no_validation_slice_holds_is_warned_of(make, caplog):
     make()
     assert not caplog.records
-    make("model.num_classes=3")
+    make("data.annotate.num_classes=3")
     assert "covidA: no validation slice holds class 2, so Dice is undefined" in caplog.text
 
 
@@ -213,15 +213,19 @@ def test_a_click_of_a_class_that_the_network_lacks_is_refused(make, tmp_path):
     file = tmp_path / "clicks.csv"
     lines = [f"train-{k},10,20,{2 if k == 3 else 1}" for k in range(6)]
     file.write_text("\n".join(["\ufeffslice,row,column,class", *lines]), encoding="utf-8")
-    make(f"data.annotate.file={file}", "model.num_classes=3")
-    with pytest.raises(InputError, match=r"slice train-3 has a point of class 2.*model\.num_classes=2"):
+    make(f"data.annotate.file={file}", "data.annotate.num_classes=3")
+    with pytest.raises(InputError, match=r"slice train-3 has a point of class 2.*data\.annotate\.num_classes=2"):
         make(f"data.annotate.file={file}")
 
 
-def test_a_training_slice_without_clicks_is_named(make, tmp_path):
+def test_a_training_slice_without_clicks_takes_no_part_as_not_clicked_is_not_healthy(make, tmp_path, caplog):
     file = tmp_path / "clicks.csv"
-    file.write_text("slice,row,column,class\ntrain-0,10,20,1\n")
-    with pytest.raises(InputError, match=r"no line for the training slice train-1.*train-1,,,"):
+    file.write_text("slice,row,column,class\ntrain-0,10,20,1\ntrain-4,,,\n")
+    (batch,) = batches(make(f"data.annotate.file={file}"))
+    assert sorted(batch["name"]) == ["train-0", "train-4"]
+    assert "clicks.csv: of 6 training slices 2 are annotated; the others take no part" in caplog.text
+    file.write_text("slice,row,column,class\ntest-9,10,20,1\n")
+    with pytest.raises(InputError, match=r"clicks\.csv: none of the 6 training slices, such as train-0, is annotated"):
         make(f"data.annotate.file={file}")
     file.write_text("slice,row,column,class\ntrain-0,1000,20,1\n")
     with pytest.raises(InputError, match=r"slice train-0.*row 1000"):

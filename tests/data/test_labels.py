@@ -6,6 +6,7 @@ from scipy.ndimage import zoom
 
 from cbseg.data.labels import read_classes
 from cbseg.errors import InputError
+from cbseg.points import IGNORE
 
 MASK = np.zeros((6, 32, 32))
 MASK[2:4, 5:20, 8:17] = 1
@@ -66,3 +67,9 @@ def test_other_values_are_refused_with_their_slice(values):
 def test_a_mask_over_most_of_the_slices_is_warned_of(caplog):
     read(1 - MASK, ONE)
     assert "mask.nii.gz: infection covers most of 6 slices" in caplog.text
+
+
+def test_a_label_may_say_that_nobody_looked_as_scribbles_have_it():
+    scribbles = Stack([[[0, 1, 2], [3, 4, 4]]])
+    assert next(read_classes(scribbles, {1: 1, 2: 2, 3: 3, 4: IGNORE})).tolist() == [[0, 1, 2], [3, 255, 255]]
+    assert next(read_classes(scribbles, {0: IGNORE, 1: 1, 2: 2, 3: 0, 4: 0})).tolist() == [[255, 1, 2], [0, 0, 0]]

@@ -21,6 +21,7 @@ from cbseg.data.covid_a import FOLDERS, find_scans
 from cbseg.data.scans import SliceData
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
+from cbseg.points import IGNORE
 
 SIZE = (48, 64)
 
@@ -201,3 +202,21 @@ def test_names_that_are_no_utf_8_are_prepared(covid_a, tmp_path):
         path.rename(path.with_name(os.fsdecode(b"M\xfcller." + suffix.encode())))
     store = SliceStore(prepare(find_scans(root), SIZE, tmp_path, "covidA"))
     assert r"train-M\xfcller" in [item.name for item in store.slices]
+
+
+def test_a_mask_that_is_known_in_part_keeps_its_clicks_at_training_size(tmp_path):
+    mask = np.full((96, 128), IGNORE, np.uint8)
+    mask[5, 5], mask[50:53, 60:90], mask[90, 120] = 1, 0, 2
+
+    class Scan:
+        name, subset, files, settings = "one", "", (), ""
+
+        def read(self):
+            yield SliceData("one-0", np.zeros((96, 128), np.uint8), mask)
+            yield SliceData("one-1", np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8))
+
+    store = SliceStore(prepare([Scan()], SIZE, tmp_path, "own"))
+    assert sorted(np.unique(store.masks[0]).tolist()) == [0, 1, 2, IGNORE]
+    assert ((store.masks[0] == 1).sum(), (store.masks[0] == 2).sum()) == (1, 1)
+    first, second = store.slices
+    assert (first.regions, first.unknown, second.unknown, second.share_known) == (2, 96 * 128 - 92, 0, 1)
