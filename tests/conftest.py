@@ -35,7 +35,7 @@ def job(covid_a, store, tmp_path):
 
     def one(*overrides):
         overrides = [
-            "experiment=demo", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=2",
+            "experiment=phantom", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=2",
             "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}",
             f"runs={tmp_path / 'runs'}", f"store={store}", *overrides,
         ]  # fmt: skip

@@ -158,7 +158,7 @@ def on_volumes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     phantom.generate(folder / "covidB", "covidB", scans=3, seed=4, size=32)
     split = ["data.split.train=1", "data.split.val=1", "data.split.test=1"]
-    settings = ["experiment=demo", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
+    settings = ["experiment=phantom", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
     data = ["data=covidB_sep", "data.generate=null", f"data.root={folder / 'covidB'}", "data.image_size=64", *split]
     return train_run(Job.of([*settings, *data, "loss=full", f"runs={folder / 'runs'}", f"store={folder / 'store'}"]))
 

@@ -47,7 +47,7 @@ def command(tmp_path, covid_a, store):
 
     def one(*arguments, data="covidA", root=covid_a):
         small = [
-            "experiment=demo", f"data={data}", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false",
+            "experiment=phantom", f"data={data}", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false",
             "trainer.max_epochs=1", "data.image_size=64", "data.split.val=2", "data.generate=null",
             f"data.root={root}", f"store={store}", "runs=runs",
         ]  # fmt: skip

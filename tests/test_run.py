@@ -97,7 +97,7 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
     argument, expected, monkeypatch, capsys, tmp_path, covid_a, store
 ):
     base = [
-        "experiment=demo", "data.generate=null", f"data.root={covid_a}", f"runs={tmp_path / 'runs'}", f"store={store}",
+        "experiment=phantom", "data.generate=null", f"data.root={covid_a}", f"runs={tmp_path / 'runs'}", f"store={store}",
     ]  # fmt: skip
     base = [default for default in base if default.split("=")[0] != argument.split("=")[0]]
     printed, code = command_line(*base, argument, monkeypatch=monkeypatch, capsys=capsys)
@@ -112,7 +112,7 @@ def test_a_single_run_that_breaks_leaves_its_reason(monkeypatch, capsys, tmp_pat
         raise NonFiniteLossError("the loss is NaN")
 
     monkeypatch.setattr(SegmentationModule, "training_step", diverge)
-    base = ["experiment=demo", "logger=csv", "data.generate=null", f"data.root={covid_a}", f"store={store}"]
+    base = ["experiment=phantom", "logger=csv", "data.generate=null", f"data.root={covid_a}", f"store={store}"]
     runs = tmp_path / "runs"
     printed, code = command_line(*base, f"runs={runs}", monkeypatch=monkeypatch, capsys=capsys)
     assert (code, "Traceback" in printed) == (1, False)
@@ -139,7 +139,7 @@ def test_the_command_line_sweeps_with_wandb_offline_and_its_tables_and_figure_fo
     """The only test through a real shell: one multirun over two losses, then tables and the picture."""
     runs = tmp_path / "runs"
     sweep = [
-        "-m", "loss=pl,cb_flip", "data=covidA", "experiment=demo", "trainer.max_epochs=1", "data.image_size=64",
+        "-m", "loss=pl,cb_flip", "data=covidA", "experiment=phantom", "trainer.max_epochs=1", "data.image_size=64",
         "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}", f"runs={runs}",
     ]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "cbseg.run", *sweep], capture_output=True, text=True, check=False)

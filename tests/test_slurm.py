@@ -27,7 +27,7 @@ def slurm(tmp_path_factory):
 def test_a_sweep_ends_complete_though_a_job_is_queued_again_and_another_is_cancelled(slurm, covid_a, store, tmp_path):
     runs = tmp_path / "runs"
     command = [
-        sys.executable, "-m", "cbseg.run", "-m", "experiment=demo", "loss=pl,full,cb_flip", "data=covidA",
+        sys.executable, "-m", "cbseg.run", "-m", "experiment=phantom", "loss=pl,full,cb_flip", "data=covidA",
         "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}",
         f"runs={runs}", "logger=csv", "overlays=0", "trainer.enable_progress_bar=false", "trainer.max_epochs=60",
         "hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.mem_gb=null",

@@ -30,7 +30,7 @@ def sweep(covid_a, store, tmp_path):
 
     def start(*overrides, runs=tmp_path / "runs"):
         command = [
-            sys.executable, "-m", "cbseg.run", "-m", "experiment=demo", "logger=csv", "overlays=0",
+            sys.executable, "-m", "cbseg.run", "-m", "experiment=phantom", "logger=csv", "overlays=0",
             "trainer.enable_progress_bar=false", "trainer.max_epochs=4", "data=covidA", "data.image_size=64",
             "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}", f"runs={runs}",
             *overrides,

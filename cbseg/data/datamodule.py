@@ -138,7 +138,7 @@ class SliceDataModule(pl.LightningDataModule):
         split: ``split(slices)`` gives its parts.
         annotate: Makes the training slices' points.
         store: Where prepared datasets are kept.
-        labelled: How many of the training slices train, see :func:`cbseg.data.splits.labelled_alone`; all by default.
+        labelled: How many of the training slices train, at most; see :func:`cbseg.data.splits.labelled_alone`.
         image_size: Height and width in training, or one number for both, pixels.
         batch_size: Slices a batch, over all processes that train together.
         num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.

@@ -126,25 +126,20 @@ def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:
 
 
 def labelled_alone(split: Split, slices: Sequence[SliceInfo], count: int) -> Split:
-    """Keep some training slices alone: what somebody labels who has little time, and looks for infection.
+    """Keep some training slices alone: what somebody labels who has little time.
 
-    They are spread evenly over the training slices with infection, in their order; where there are not as many, all
-    of those, and as many without infection as are missing, spread alike.
+    Half of them hold infection and half do not, as far as there are both; each half is spread evenly over its kind.
 
     Args:
         split: What to keep the training slices of; other parts stay.
         slices: Those that were split.
-        count: How many to keep.
-
-    Raises:
-        InputError: If there are not as many training slices.
+        count: How many to keep; all, where there are fewer.
     """
-    if count > len(split.train):
-        raise InputError(f"data.labelled={count}: there are {len(split.train)} training slices; give no more")
     infected = [i for i in split.train if slices[i].regions]
     healthy = [i for i in split.train if not slices[i].regions]
-    chosen = _spread(infected, min(count, len(infected)))
-    chosen += _spread(healthy, count - len(chosen))
+    few = min(count // 2, len(healthy))
+    chosen = _spread(infected, min(count - few, len(infected)))
+    chosen += _spread(healthy, min(count - len(chosen), len(healthy)))
     return split._replace(train=[i for i in split.train if i in chosen])
 
 

@@ -109,23 +109,19 @@ def test_folds_that_do_not_exist(folds, k):
         fold(slices, folds, k)
 
 
-@given(regions=st.lists(st.integers(0, 2), min_size=1, max_size=40), data=st.data())
-def test_labelled_slices_are_spread_over_the_infected_ones_and_then_over_the_others(regions, data):
+@given(regions=st.lists(st.integers(0, 2), min_size=1, max_size=40), count=st.integers(1, 45))
+def test_labelled_slices_are_half_infected_and_half_not_and_spread(regions, count):
     slices = [SliceInfo(f"s{k}", "scan", "", k, (4, 4), n, 0) for k, n in enumerate([*regions, 1, 0])]
     everything = Split(list(range(len(regions))), [len(regions)], [len(regions) + 1])
-    count = data.draw(st.integers(1, len(regions)))
     split = labelled_alone(everything, slices, count)
     assert (split.val, split.test) == (everything.val, everything.test)
     assert split.train == sorted(set(split.train))
-    assert len(split.train) == count
-    infected = [i for i in everything.train if regions[i]]
-    assert sum(regions[i] > 0 for i in split.train) == min(count, len(infected))
-    places = [infected.index(i) for i in split.train if regions[i]]
-    gaps = [b - a for a, b in zip([-1, *places], [*places, len(infected)], strict=True)]
-    if count <= len(infected):
-        assert max(gaps) - min(gaps[1:-1] or gaps) <= 1
-
-
-def test_more_labelled_slices_than_there_are_are_refused():
-    with pytest.raises(InputError, match="data.labelled=9: there are 8"):
-        labelled_alone(Split(list(range(8)), [], []), dataset([8]), 9)
+    assert len(split.train) == min(count, len(regions))
+    kinds = [[i for i in everything.train if (regions[i] > 0) == infected] for infected in (True, False)]
+    taken = [[kind.index(i) for i in split.train if i in kind] for kind in kinds]
+    if count <= 2 * min(map(len, kinds)):
+        assert (len(taken[0]), len(taken[1])) == (count - count // 2, count // 2)
+    for kind, places in zip(kinds, taken, strict=True):
+        gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+        assert not gaps or max(gaps) - min(gaps) <= 1
+        assert not places or abs(places[0] - (len(kind) - 1 - places[-1])) <= 1
