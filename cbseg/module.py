@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from cbseg.decision import Decision
 from cbseg.finite import FiniteLossWatch
 from cbseg.hardware import lay_out_as_parameters
 from cbseg.metrics import CountingScores, Counts, SegmentationScores
@@ -33,7 +34,7 @@ class SegmentationModule(pl.LightningModule):
         net: Images (B, 3, H, W) to logits (B, C, H, W).
         loss: ``loss(net, batch, generator)`` gives its terms, and their total under ``loss``.
         optimizer: ``optimizer(params)`` gives the optimiser.
-        num_classes: C.
+        decision: How test slices' classes are decided.
         seed: Decides transforms and dropout, together with epoch and batch alone, so that a resumed run draws what
             it would have drawn.
 
@@ -47,15 +48,15 @@ class SegmentationModule(pl.LightningModule):
         net: nn.Module,
         loss: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        num_classes: int = 2,
+        decision: Decision,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.net, self.loss = net, loss
+        self.net, self.loss, self.decision = net, loss, decision
         self.optimizer = optimizer
         self.watch = FiniteLossWatch()
-        self.num_classes, self.seed = num_classes, seed
-        self.scores = MetricCollection([SegmentationScores(num_classes), CountingScores()])
+        self.num_classes, self.seed = len(decision.correction), seed
+        self.scores = MetricCollection([SegmentationScores(self.num_classes), CountingScores()])
         self.test_counts: dict[int, Counts] = {}
         self.test_stage = "test"
 
@@ -89,7 +90,7 @@ class SegmentationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score a batch of slices, each at its native size, and give the predicted masks by index, for pictures."""
-        predictions = self._predict(batch)
+        predictions = self._predict(self(batch["image"]), batch)
         for prediction, mask in zip(predictions.values(), batch["mask"], strict=True):
             self.scores.update(prediction[None], mask[None])
         return {"predictions": predictions}
@@ -105,7 +106,7 @@ class SegmentationModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Count each slice apart, and give the predicted masks by index, for pictures."""
-        predictions = self._predict(batch)
+        predictions = self._predict(self.decision(self.net, batch["image"]), batch)
         for (index, prediction), mask in zip(predictions.items(), batch["mask"], strict=True):
             self.test_counts[index] = Counts.of(prediction, mask, self.num_classes)
         return {"predictions": predictions}
@@ -118,12 +119,12 @@ class SegmentationModule(pl.LightningModule):
             self.test_counts = {index: counts for part in gathered for index, counts in part.items()}
         self._log_scores(self.test_stage, reduce(add, self.test_counts.values()).scores())
 
-    def _predict(self, batch: dict[str, Any]) -> dict[int, Tensor]:
-        """Predict each slice's mask at its native size, on the CPU as the true one, by its index in the store."""
+    def _predict(self, logits: Tensor, batch: dict[str, Any]) -> dict[int, Tensor]:
+        """Give each slice's mask at its native size, on the CPU as the true one, by its index in the store."""
         on_gpu = self.device.type == "cuda"
         masks = [
-            predict_mask(logits, mask.shape).to(mask.dtype).to("cpu", non_blocking=on_gpu)
-            for logits, mask in zip(self(batch["image"]), batch["mask"], strict=True)
+            predict_mask(of_slice, mask.shape).to(mask.dtype).to("cpu", non_blocking=on_gpu)
+            for of_slice, mask in zip(logits, batch["mask"], strict=True)
         ]
         if on_gpu:
             torch.cuda.synchronize(self.device)  # once a batch

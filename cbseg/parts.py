@@ -10,6 +10,7 @@ from torch import nn
 
 from cbseg.config import build
 from cbseg.data.datamodule import SliceDataModule
+from cbseg.decision import Decision
 from cbseg.errors import InputError
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
@@ -64,7 +65,13 @@ def build_module(config: DictConfig) -> SegmentationModule:
         InputError: If a setting is refused.
     """
     criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
-    module = SegmentationModule(net, criterion, optimizer, config.model.num_classes, config.seed)
+    decision: Decision = build(config.decision, "decision")
+    if decision.rule == "prior" and criterion.labels is None:
+        raise InputError(
+            "decision.rule=prior: this loss learns from more than labels, so that what its probabilities assume is not "
+            "known; take decision.rule=argmax"
+        )
+    module = SegmentationModule(net, criterion, optimizer, decision, config.seed)
     module.configure_optimizers()  # refuses what does not do before anything is trained
     return module
 

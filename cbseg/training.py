@@ -177,7 +177,7 @@ def test(
         RuntimeError: If not each of its slices was counted, whatever the reason: the scores would be of others.
     """
     module.test_stage = stage
-    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    take_weights(trainer, module, datamodule, weights)
     trainer.test(module, datamodule=datamodule, verbose=False)
     if missing := set(datamodule.split.test) ^ module.test_counts.keys():
         raise RuntimeError(f"{len(missing)} slices of the test split were not counted, or counted without being of it")
@@ -192,6 +192,29 @@ def test(
         "counts": total.named(),
         "scans": {scan: count.named() for scan, count in scans.items()},
     }
+
+
+def take_weights(trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path) -> None:
+    """Take a checkpoint's weights, and estimate for them how common each class is, where the decision asks for it.
+
+    The estimate goes into the checkpoint, for those who predict with it.
+    """
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    if module.decision.rule != "prior":
+        return
+    module.eval()
+    shares = datamodule.label_shares(str(module.loss.labels), module.num_classes)
+    images = (image.to(module.device) for image in datamodule.training_images())
+    prior = module.decision.estimate(module.net, images, shares)
+    found = " ".join(f"{share:.3f}" for share in prior)
+    log.info("classes are taken for %s of all pixels, and were %s of the labels", found, shares.tolist())
+    if trainer.is_global_zero:
+        checkpoint["state_dict"] = module.state_dict()
+        part = weights.with_name(f"{weights.name}.part")
+        torch.save(checkpoint, part)
+        part.replace(weights)
+    trainer.strategy.barrier()
 
 
 def _split(parts: Parts) -> dict[str, int]:

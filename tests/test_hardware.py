@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from cbseg.decision import Decision
 from cbseg.hardware import compile_network, fast_memory_format, fast_precision
 from cbseg.models.fcn8 import FCN8
 from cbseg.module import SegmentationModule
@@ -49,7 +50,7 @@ def test_channels_last_but_where_a_processor_is_slow_in_it(monkeypatch):
 def test_training_goes_on_from_a_checkpoint_of_a_machine_with_another_layout():
     def training(layout, checkpoint=None):
         net = tiny().to(memory_format=layout)
-        module = SegmentationModule(net, torch.nn.Identity(), partial(torch.optim.Adam, lr=0.1, fused=True))
+        module = SegmentationModule(net, torch.nn.Identity(), partial(torch.optim.Adam, lr=0.1, fused=True), Decision())
         optimizer = module.configure_optimizers()
         if checkpoint is not None:
             net.load_state_dict(checkpoint["net"])
@@ -80,6 +81,7 @@ def test_a_network_to_compile_runs_as_it_is_where_there_is_no_compiler(monkeypat
 
 FAULTS = """
 import resource, sys, torch
+from cbseg.decision import Decision
 from cbseg.hardware import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -97,7 +97,8 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
     argument, expected, monkeypatch, capsys, tmp_path, covid_a, store
 ):
     base = [
-        "experiment=phantom", "data.generate=null", f"data.root={covid_a}", f"runs={tmp_path / 'runs'}", f"store={store}",
+        "experiment=phantom", "data.generate=null", f"data.root={covid_a}", f"store={store}",
+        f"runs={tmp_path / 'runs'}",
     ]  # fmt: skip
     base = [default for default in base if default.split("=")[0] != argument.split("=")[0]]
     printed, code = command_line(*base, argument, monkeypatch=monkeypatch, capsys=capsys)

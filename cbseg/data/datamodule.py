@@ -298,6 +298,27 @@ class SliceDataModule(pl.LightningDataModule):
             worker_init_fn=_leave_signals_to_parent,
         )
 
+    def training_images(self) -> Iterator[Tensor]:
+        """Yield the training slices once, in order and normalised: batches (B, 3, H, W)."""
+        for start in range(0, len(self.split.train), self.batch_size):
+            rows = np.asarray(self.split.train[start : start + self.batch_size])
+            yield normalise(torch.from_numpy(self.store.images[rows]))
+
+    def label_shares(self, labels: str, num_classes: int) -> Tensor:
+        """Return each class's share of the training slices' labels: ``points``, the mean over slices; or ``mask``.
+
+        Shape:
+            - output: :math:`(C,)`, with a sum of 1.
+        """
+        if labels == "mask":
+            counts = np.zeros(num_classes)
+            for i in self.split.train:
+                counts += np.bincount(self.store.masks[i].ravel(), minlength=num_classes)[:num_classes]
+            return torch.from_numpy(counts / counts.sum())
+        by_slice = [np.bincount(x[x != IGNORE], minlength=num_classes) for x in self.training_set.points]
+        annotated = [count / count.sum() for count in by_slice if count.any()]
+        return torch.from_numpy(np.mean(annotated, axis=0))
+
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batch the validation slices."""
         return self._evaluation(self.split.val)

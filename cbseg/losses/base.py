@@ -29,7 +29,14 @@ def check_shapes(logits: Tensor, labels: Tensor, name: str) -> None:
 
 
 class SupervisedLoss(nn.Module):
-    """A loss that compares one view's logits with its labels; subclasses implement :meth:`terms`."""
+    """A loss that compares one view's logits with its labels; subclasses implement :meth:`terms`.
+
+    Attributes:
+        labels: Which of a batch's labels it learns from, ``points`` or ``mask``, if it makes the network's
+            probabilities those of the labels; else None.
+    """
+
+    labels: str | None = "points"
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
         """Return the loss's terms by name, each a scalar; training minimises their sum."""

@@ -69,6 +69,7 @@ class Consistency(nn.Module):
         if not isinstance(supervised, SupervisedLoss):
             raise ArgumentError(f"supervised: {type(supervised).__name__} compares no single view; take such as pl")
         self.supervised = supervised
+        self.labels = supervised.labels
         self.transforms = transforms
         self.weight = weight
         self.compare = compare

@@ -105,6 +105,7 @@ class GatedCRF(SupervisedLoss):
         if not weight >= 0:
             raise ArgumentError(f"weight={weight}: give a number, 0 or more")
         self.supervised, self.weight, self.radius = supervised, weight, radius
+        self.labels = supervised.labels
         self.sigma_xy, self.sigma_grey = sigma_xy, sigma_grey
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:

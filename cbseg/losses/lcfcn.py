@@ -169,6 +169,8 @@ class LCFCNLoss(SupervisedLoss):
         InputError: If the reduction does not exist.
     """
 
+    labels = None  # what lies beyond the points counts too
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         check_choice("reduction", reduction, ["mean", "sum"])

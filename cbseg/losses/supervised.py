@@ -66,6 +66,8 @@ def weighted_bce_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
 class WeightedBCEIoULoss(SupervisedLoss):
     """:func:`weighted_bce_iou_loss` as a module."""
 
+    labels = "mask"
+
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
         """Return two terms, ``bce`` and ``iou``."""
         return weighted_bce_iou_terms(logits, batch["mask"])

@@ -1,6 +1,7 @@
 """The splits: disjoint, complete, independent of order; whole scans in sep, shares of each scan in mixed."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,6 @@ def test_labelled_slices_are_half_infected_and_half_not_and_spread(regions, coun
     if count <= 2 * min(map(len, kinds)):
         assert (len(taken[0]), len(taken[1])) == (count - count // 2, count // 2)
     for kind, places in zip(kinds, taken, strict=True):
-        gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(places)]
         assert not gaps or max(gaps) - min(gaps) <= 1
         assert not places or abs(places[0] - (len(kind) - 1 - places[-1])) <= 1
