@@ -229,8 +229,8 @@ def _told(result: Result) -> str:
     infected, known = int((tp + fn).sum()), int((tp + fp + fn + tn)[0])
     return (
         f"at held-out clicks: sensitivity {_shown(result.test['sens'])} of {infected} pixels, specificity "
-        f"{_shown(result.test['spec'])} of {known - infected}, in {result.counts['slices']} slices; nobody drew their "
-        "masks, so no more is known"
+        f"{_shown(result.test['spec'])} of {known - infected}, in {result.counts['slices']} slices, of which "
+        f"{result.counts['whole']} are known everywhere; nobody drew masks, so no more is known"
     )
 
 

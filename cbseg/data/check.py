@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from omegaconf.errors import OmegaConfBaseException
 
 from cbseg.config import build, compose
+from cbseg.data.markups import SUFFIX, read_markups
 from cbseg.data.reading import reading
 from cbseg.data.scans import Scan, SliceData
 from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
 from cbseg.drawing import show
 from cbseg.errors import InputError
+from cbseg.points import IGNORE, is_infection
 
 _COLUMNS = 6  # of the contact sheet
 
@@ -56,9 +58,9 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
             yield f"problem: {error}"
             continue
         infos = [SliceInfo.of(scan, k, name, mask) for k, (name, _, mask) in enumerate(found)]
-        yield f"{scan.name}: {_described(scan, infos)}, {_greys([item.image for item in found])}"
+        yield f"{scan.name}: {_described(scan, infos, found)}, {_greys([item.image for item in found])}"
         slices += infos
-        fullest = max(range(len(found)), key=lambda k: int((found[k].mask > 0).sum()))
+        fullest = max(range(len(found)), key=lambda k: int(is_infection(found[k].mask).sum()))
         pictures.append((scan, found[fullest]))
     if not slices:
         return
@@ -72,24 +74,43 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
         yield "split: " + ", ".join(f"{len(part)} {name}" for name, part in split._asdict().items())
     except InputError as error:
         yield f"problem: {error}"
+    if cost := _cost(scans):
+        yield cost
     _contact_sheet(pictures).savefig(sheet, dpi=110)
     yield f"contact sheet, each scan's most infected slice: {sheet}"
     if any(isinstance(scan, VolumeScan) for scan, _ in pictures):
         yield "if all is well, spine and table are at the bottom (P) in it, the patient's right side at the left (R)"
 
 
-def _described(scan: Scan, infos: Sequence[SliceInfo]) -> str:
+def _described(scan: Scan, infos: Sequence[SliceInfo], found: Sequence[SliceData]) -> str:
     sizes = sorted({item.shape for item in infos})
     text = f"{len(infos)} slices of {' and '.join(f'{width} × {height}' for height, width in sizes)}"
     if len(infos) > 1:
         text += f", {infos[0].name} to {infos[-1].name}"
     text += f", {sum(item.regions > 0 for item in infos)} with infection"
+    if clicked := [item for item in found if (item.mask == IGNORE).any()]:
+        classes = np.concatenate([item.mask[item.mask != IGNORE] for item in clicked])
+        known = ", ".join(f"{count} of class {value}" for value, count in enumerate(np.bincount(classes)))
+        text += f", {len(found) - len(clicked)} known everywhere; pixels known in the others: {known}"
     if isinstance(scan, VolumeScan):
         volume = scan.open_image()
         spacing = " × ".join(f"{side:.2f}" for side in volume.spacing)
         middle = volume.slice(volume.shape[0] // 2)
         text += f", stored as {volume.orientation}, {spacing} mm, values {middle.min():.0f}…{middle.max():.0f}"
     return text
+
+
+def _cost(scans: Sequence[Scan]) -> str:
+    """Say what the clicks cost, as far as their time was noted; nothing where none was."""
+    files = {path for scan in scans for path in scan.files if path.name.endswith(SUFFIX)}
+    seconds = [point.seconds for path in sorted(files) for point in read_markups(path)]
+    timed = [x for x in seconds if x is not None]
+    if not timed:
+        return ""
+    return (
+        f"clicks: {len(seconds)}, of which {len(timed)} were timed: {np.mean(timed):.1f} s each, "
+        f"{sum(timed) / 60:.1f} minutes in all"
+    )
 
 
 def _greys(images: Sequence[NDArray[np.uint8]]) -> str:
@@ -107,11 +128,12 @@ def _contact_sheet(pictures: Sequence[tuple[Scan, SliceData]]) -> Figure:
     for axes in cells:
         axes.set_axis_off()
     for axes, (scan, (name, image, mask)) in zip(cells, pictures, strict=False):
-        show(axes, image, name)
+        partial = (mask == IGNORE).any()
+        show(axes, image, name, mask if partial else None)
         if isinstance(scan, VolumeScan):
             for letter, x, y in (("A", 0.5, 0.95), ("P", 0.5, 0.05), ("R", 0.04, 0.5), ("L", 0.96, 0.5)):
                 axes.text(x, y, letter, color="yellow", fontsize=6, ha="center", va="center", transform=axes.transAxes)
-        if mask.any():
+        if mask.any() and not partial:
             axes.contour(mask > 0, levels=[0.5], colors="red", linewidths=0.6)
     return figure
 

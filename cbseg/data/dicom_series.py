@@ -80,7 +80,12 @@ def ct_series(files: Iterable[Path], name: str) -> list[list[DicomSlice]]:
     series = list(find_series(files).values())
     if not series:
         raise InputError(f"{name}: holds no CT slices")
-    ct = [slices for slices in series if any(_modality(one) in ("", "CT") for one in slices)]
+    return axial_ct(series, name)
+
+
+def axial_ct(series: list[list[DicomSlice]], name: str) -> list[list[DicomSlice]]:
+    """Choose the axial CT among some series; see :func:`ct_series`."""
+    ct = [slices for slices in series if is_ct(slices)]
     chosen = [slices for slices in ct if _is_axial(slices[0])] or ct or series
     for slices in series:
         if slices not in chosen:
@@ -92,6 +97,11 @@ def ct_series(files: Iterable[Path], name: str) -> list[list[DicomSlice]]:
                 slices[0].path.name,
             )
     return chosen
+
+
+def is_ct(slices: Iterable[DicomSlice]) -> bool:
+    """Tell whether a series is CT, or may be: some of its slices have that modality, or none."""
+    return any(_modality(one) in ("", "CT") for one in slices)
 
 
 def ct_slices(files: Iterable[Path], name: str) -> list[DicomSlice]:

@@ -74,7 +74,7 @@ def _expanded(given: Path) -> Iterator[tuple[Path, Path]]:
     with contextlib.suppress(InputError, OSError):  # whoever opens it says so
         files = dicom_files(given) if given.is_dir() else []
     each = [path for path in files if is_nifti(path) or is_picture(path)]
-    if not each or any(_is_dicom(path) for path in files if path not in each):
+    if not each or any(is_dicom_file(path) for path in files if path not in each):
         yield given, Path(_label_name(name))
     else:
         for path in each:
@@ -104,7 +104,7 @@ def open_volume(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSe
             raise InputError(f"{path}: no such file or folder")
         if path.is_file() and is_nifti(path):
             return NiftiVolume(path)
-        if path.is_dir() or _is_dicom(path):
+        if path.is_dir() or is_dicom_file(path):
             all_files = dicom_files(path) if path.is_dir() else [path]
             return DicomSeries(list(files) or all_files, str(path))
     raise InputError(
@@ -112,5 +112,6 @@ def open_volume(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSe
     )
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
+    """Tell whether a file is DICOM, by its suffix or its beginning."""
     return path.suffix.lower() in _DICOM or is_dicom(path)

@@ -96,5 +96,6 @@ def _refuse(mask: Volume, unknown: NDArray[np.float64], labels: dict[int, int]) 
         if here.size:
             raise InputError(
                 f"{mask.name}, slice {k}: holds {here[:5].tolist()}; a mask of this dataset holds 0 and "
-                f"{', '.join(map(str, labels))}. Is it another structure's mask, or an interpolated one?"
+                f"{', '.join(str(label) for label in labels if label)}. Is it another structure's mask, or an "
+                "interpolated one?"
             )

@@ -28,6 +28,15 @@ _STATUS = ("defined", "preview", "undefined")
 _SECONDS = re.compile(r"([0-9.]+) s")
 
 
+def class_name(label: str) -> str:
+    """Return the class of what somebody labelled: the label up to the first ``-``, ``_`` or blank, in small letters.
+
+    >>> class_name("Infection_1-3")
+    'infection'
+    """
+    return re.split(r"[-_\s]", label.strip(), maxsplit=1)[0].lower()
+
+
 class MarkedPoint(NamedTuple):
     """A point that somebody marked.
 
@@ -43,12 +52,8 @@ class MarkedPoint(NamedTuple):
 
     @property
     def class_name(self) -> str:
-        """The label up to the first ``-``, ``_`` or blank, in small letters.
-
-        >>> MarkedPoint("Infection_1-3", (0, 0, 0)).class_name
-        'infection'
-        """
-        return re.split(r"[-_\s]", self.label.strip(), maxsplit=1)[0].lower()
+        """What the point marks; see :func:`class_name`."""
+        return class_name(self.label)
 
 
 def read_markups(path: Path) -> list[MarkedPoint]:

@@ -7,28 +7,26 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
-import pydicom
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, NuclearMedicineImageStorage, generate_uid
+from pydicom.uid import NuclearMedicineImageStorage, generate_uid
 
 from cbseg.data import covid_b, covid_c
 from cbseg.data.chest import Chest, scan_slice
 from cbseg.data.covid_a import FOLDERS
+from cbseg.data.phantom_files import HEIGHT, dicom_slice, drawn_volumes, write_nifti, write_series
+from cbseg.data.phantom_own import write_own
 from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError, check_choice
 
 _MARKER = "phantom.json"
 _VERSION = 2  # raise it when the same settings draw something else
-_IMAGE_TYPE = ["DERIVED", "SECONDARY", "AXIAL"]
-_WIDTH, _HEIGHT = 350.0, 300.0  # of the drawn space, mm
 
 
 def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
@@ -53,57 +51,27 @@ def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
             Image.fromarray(lying).save(folder / name / f"{k}.{suffix}", quality=92)
 
 
-def draw_volume(seed: int, scan: int, slices: int, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Draw one chest as a scanner gives it, infected in about half of its height.
-
-    Returns:
-        HU and mask (1 ground glass, 2 consolidation), both (slices, size, size), from foot to head.
-    """
-    rng = np.random.default_rng([seed, scan])
-    bottom = rng.uniform(0.15, 0.6)
-    chest = Chest(int(rng.integers(2**32)), infected=(bottom, bottom + 0.22))
-    planes = [chest.slice(z, size) for z in np.linspace(0.03, 0.97, slices)]
-    noise = rng.uniform(15, 35)
-    hu = np.stack([scan_slice(plane, rng, noise) for plane, _ in planes])
-    return np.clip(hu, -1024, 3000).round().astype(np.int16), np.stack([mask for _, mask in planes])
-
-
-def _volumes(scans: int, seed: int, size: int) -> Iterator[tuple[int, NDArray[np.int16], NDArray[np.uint8]]]:
-    for scan in range(1, scans + 1):
-        yield scan, *draw_volume(seed, scan, slices=max(size // 5, 20) + scan % 4, size=size)
-
-
 def _write_covid_b_hu(root: Path, scans: int, seed: int, size: int) -> None:
-    """Write COVID-19-B's layout with real CT series; slices are numbered from the head, as some scanners do."""
-    for scan, hu, mask in _volumes(scans, seed, size):
-        folder = root / covid_b.DICOM / f"DCM{scan}"
-        folder.mkdir(parents=True)
-        series = generate_uid(entropy_srcs=[str(seed), str(scan)])
+    """Write COVID-19-B's layout with real CT series."""
+    for scan, hu, mask in drawn_volumes(scans, seed, size):
+        write_series(root / covid_b.DICOM / f"DCM{scan}", hu, seed, scan)
         for k in range(len(hu)):
-            number = len(hu) - k
-            dataset = _dicom_slice((hu[k] + 1024).astype(np.uint16), series, number, f"phantom-{seed}-{scan}")
-            dataset.SOPClassUID, dataset.Modality, dataset.ImageType = CTImageStorage, "CT", _IMAGE_TYPE
-            dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-            dataset.ImagePositionPatient = [-_WIDTH / 2, -_WIDTH / 2, round(k * _HEIGHT / len(hu), 4)]
-            dataset.SliceThickness = round(_HEIGHT / len(hu), 4)
-            dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"
-            dataset.save_as(folder / f"phantom{scan}s{number:04d}.dcm", enforce_file_format=True)
-            _write_png_mask(root, scan, number, mask[k])
+            _write_png_mask(root, scan, len(hu) - k, mask[k])
 
 
 def _write_covid_b_exported(root: Path, scans: int, seed: int, size: int) -> None:
     """Write COVID-19-B as the authors had it: slices numbered from the foot, without a place, 8-bit grey on 12 bits."""
-    for scan, hu, mask in _volumes(scans, seed, size):
+    for scan, hu, mask in drawn_volumes(scans, seed, size):
         folder = root / covid_b.DICOM / f"DCM{scan}"
         folder.mkdir(parents=True)
         for k in range(len(hu)):
             grey = window_to_uint8(hu[k].astype(np.float32), (-1250, 250))
             series = generate_uid(entropy_srcs=[str(seed), str(scan), str(k // 15)])  # several a scan
             stored = (grey.astype(np.float64) * (4095 / 255)).round().astype(np.uint16)
-            dataset = _dicom_slice(stored, series, k + 1, "Unknown")
+            dataset = dicom_slice(stored, series, k + 1, "Unknown")
             dataset.SOPClassUID, dataset.Modality = NuclearMedicineImageStorage, "NM"
             dataset.NumberOfFrames, dataset.Manufacturer = 1, "(X)MedCon"
-            dataset.SliceThickness = dataset.SpacingBetweenSlices = round(_HEIGHT / len(hu), 4)
+            dataset.SliceThickness = dataset.SpacingBetweenSlices = round(HEIGHT / len(hu), 4)
             dataset.RescaleIntercept, dataset.RescaleSlope = 0, 1
             dataset.save_as(folder / f"m{scan:03d}-s{k + 1:04d}-{scan}.dcm", enforce_file_format=True)
             _write_png_mask(root, scan, k + 1, mask[k])
@@ -117,37 +85,16 @@ def _write_png_mask(root: Path, scan: int, number: int, mask: NDArray[np.uint8])
     Image.fromarray(stored).save(root / covid_b.PNG / f"{scan}_z{number:03d}.png")
 
 
-def _dicom_slice(stored: NDArray[np.uint16], series: str, number: int, patient: str) -> pydicom.Dataset:
-    """Make what the slices of both have in common: UIDs, spacing and 12-bit values."""
-    rows, columns = stored.shape
-    dataset = pydicom.Dataset()
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(number)])
-    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[series, "study"])
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[series, "frame"])
-    dataset.SeriesInstanceUID = series
-    dataset.PatientName = dataset.PatientID = patient
-    dataset.SeriesNumber, dataset.InstanceNumber = 1, number
-    dataset.PixelSpacing = [_WIDTH / rows, _WIDTH / columns]
-    dataset.Rows, dataset.Columns = rows, columns
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.WindowCenter, dataset.WindowWidth = -500, 1500
-    dataset.PixelData = stored.astype("<u2").tobytes()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
-
-
 def _write_covid_b_nifti(root: Path, scans: int, seed: int, size: int) -> None:
     """Write MedSeg's layout of COVID-19-B."""
-    for scan, hu, mask in _volumes(scans, seed, size):
-        _write_nifti(root / covid_b.NIFTI / f"{scan}.nii.gz", hu, mirrored=scan % 2 == 0)
-        _write_nifti(root / covid_b.NIFTI_MASKS / f"{scan}.nii.gz", mask, mirrored=scan % 2 == 0)
+    for scan, hu, mask in drawn_volumes(scans, seed, size):
+        write_nifti(root / covid_b.NIFTI / f"{scan}.nii.gz", hu, mirrored=scan % 2 == 0)
+        write_nifti(root / covid_b.NIFTI_MASKS / f"{scan}.nii.gz", mask, mirrored=scan % 2 == 0)
 
 
 def _write_covid_c(root: Path, scans: int, seed: int, size: int) -> None:
     """Write COVID-19-C's layout: half in HU, half in 0…255, with names that differ between image and mask."""
-    for scan, hu, mask in _volumes(scans, seed, size):
+    for scan, hu, mask in drawn_volumes(scans, seed, size):
         half = (scans + 1) // 2
         if scan <= half:
             image_name, mask_name = f"coronacases_org_{scan:03d}", f"coronacases_{scan:03d}"
@@ -156,21 +103,8 @@ def _write_covid_c(root: Path, scans: int, seed: int, size: int) -> None:
             number = f"{scan - half}_{85000 + scan}_{scan % 2}"
             image_name, mask_name = f"radiopaedia_org_covid-19-pneumonia-{number}-dcm", f"radiopaedia_{number}"
             image = window_to_uint8(hu.astype(np.float32), (-1250, 250))
-        _write_nifti(root / covid_c.IMAGES / f"{image_name}.nii.gz", image, mirrored=scan % 2 == 0)
-        _write_nifti(root / covid_c.MASKS / f"{mask_name}.nii.gz", (mask > 0).astype(np.uint8), mirrored=scan % 2 == 0)
-
-
-def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], mirrored: bool) -> None:
-    """Write a volume from foot to head, stored as LPS or, mirrored, as RAS."""
-    path.parent.mkdir(exist_ok=True)
-    slices, rows, columns = volume.shape
-    spacing = (_WIDTH / columns, _WIDTH / rows, _HEIGHT / slices)
-    stored, direction = volume.T, -1
-    if mirrored:
-        stored, direction = stored[::-1, ::-1], 1
-    affine = np.diag([direction * spacing[0], direction * spacing[1], spacing[2], 1.0])
-    affine[:2, 3] = -direction * _WIDTH / 2
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(stored), affine), path)
+        write_nifti(root / covid_c.IMAGES / f"{image_name}.nii.gz", image, mirrored=scan % 2 == 0)
+        write_nifti(root / covid_c.MASKS / f"{mask_name}.nii.gz", (mask > 0).astype(np.uint8), mirrored=scan % 2 == 0)
 
 
 class Layout(NamedTuple):
@@ -187,6 +121,7 @@ LAYOUTS = {
     "covidB_authors": Layout(_write_covid_b_exported, 9, 128),
     "covidB_nifti": Layout(_write_covid_b_nifti, 9, 128),
     "covidC": Layout(_write_covid_c, 20, 128),
+    "own": Layout(write_own, 8, 128),
 }
 
 
@@ -196,8 +131,9 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
     Args:
         root: The dataset's folder. A phantom there that was drawn with other settings is replaced.
         layout: Whose files to write: ``covidA``; ``covidB``, its layout with CT series in HU; ``covidB_authors``, with
-            grey values as the authors exported them; ``covidB_nifti``, MedSeg's layout; or ``covidC``.
-        scans: How many chests; by default 64 for COVID-19-A, 9 for B and 20 for C.
+            grey values as the authors exported them; ``covidB_nifti``, MedSeg's layout; ``covidC``; or ``own``, NIfTI
+            and DICOM with clicks beside them and masks in ``.hidden``.
+        scans: How many chests; by default 64 for COVID-19-A, 9 for B, 20 for C and 8 of one's own.
         seed: Decides them all.
         size: Width of a slice, pixels; by default 400 for COVID-19-A, where it varies, and 128 for volumes.
 

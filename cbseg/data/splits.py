@@ -11,6 +11,9 @@ from cbseg.errors import ArgumentError, InputError, check_choice, check_whole
 log = logging.getLogger(__name__)
 
 
+_ENOUGH_SCANS = 5  # with clicks, to hold out whole ones
+
+
 class Split(NamedTuple):
     """The places of the slices of each part in the list that was split."""
 
@@ -97,6 +100,44 @@ def by_scan(slices: Sequence[SliceInfo], train: int, val: int, test: int, order:
         )
     part = dict(zip(scans, [0] * train + [1] * val + [2] * test, strict=True))
     return Split(*([i for i, item in enumerate(slices) if part[item.scan] == k] for k in range(3)))
+
+
+def by_annotation(slices: Sequence[SliceInfo], val: float, held_out: float) -> Split:
+    """Train on what people clicked; whole masks validate and test, and where they are too few, clicks held out do.
+
+    The first ``val`` of the scans with a mask validate, and the others test. One alone tests. Of five scans with clicks
+    or more, the last ``held_out`` are held out, one at least; of fewer, every ⌊1 / held_out⌋-th annotated slice, which
+    is like its neighbours that train, so that its scores are too good. These test where no scan has a mask, and
+    validate where fewer than two have.
+
+    Args:
+        slices: The subset of those of scans with a mask is ``test``, of those with clicks ``train``.
+        val: A share.
+        held_out: A share.
+
+    Raises:
+        InputError: If a share is none, or there are too few slices with clicks to hold out any.
+    """
+    for name, share in (("val", val), ("held_out", held_out)):
+        if not 0 < share <= 0.5:
+            raise ArgumentError(f"{name}={share}: give a share above 0, at most 0.5")
+    masked, clicked = (
+        sorted({item.scan for item in slices if item.subset == subset}, key=_by_number) for subset in ("test", "train")
+    )
+    places = {scan: [i for i, item in enumerate(slices) if item.scan == scan] for scan in (*masked, *clicked)}
+    train = [i for scan in clicked for i in places[scan]]
+    first = max(int(len(masked) * val + 1e-9), 1)
+    validate, test = ([i for scan in some for i in places[scan]] for some in (masked[:first], masked[first:]))
+    if test:
+        return Split(train, validate, test)
+    if len(clicked) >= _ENOUGH_SCANS:
+        last = max(int(len(clicked) * held_out + 1e-9), 1)
+        held = [i for scan in clicked[-last:] for i in places[scan]]
+    else:
+        held = train[1 :: int(1 / held_out)]
+    if not held:
+        raise InputError(f"{len(train)} slices with clicks: mark at least two, as one is held out to test")
+    return Split([i for i in train if i not in held], held, validate or held)
 
 
 def within_scan(slices: Sequence[SliceInfo], train: float, val: float) -> Split:

@@ -16,6 +16,7 @@ from cbseg.data.nifti import NiftiVolume, open_nifti_mask
 from cbseg.data.scans import SliceData
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError, check_choice
+from cbseg.points import IGNORE
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,30 @@ class VolumeScan:
         crop: Rows and columns of the middle of each slice, of image and mask alike, padded with 0 where it is smaller;
             none keeps it whole.
         upside_down: Whether row 0 is posterior, though the files say anterior: then image and mask are turned.
+        subset: The part that its publisher put it in, or empty.
+        naming: What names in the mask's files mean, if they have any.
     """
 
     name: str
     files: tuple[Path, ...]
     open_image: Callable[[], Volume]
-    open_mask: Callable[[Volume], Volume]
+    open_mask: Callable[[Any], Volume]
     labels: dict[int, int]
     window: tuple[float, float] = (-1250.0, 250.0)
     intensity: str = "window"
     crop: tuple[int, int] | None = None
     upside_down: bool = False
     subset: str = ""
+    naming: str = ""
 
     @property
     def settings(self) -> str:
-        """Labels, intensity, crop and turning."""
-        return repr((sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down))
+        """Labels, intensity, crop, turning, and the names of classes."""
+        how = (sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down)
+        return repr((*how, self.naming) if self.naming else how)
 
     def read(self) -> Iterator[SliceData]:
-        """Read the slices from foot to head.
+        """Read the slices from foot to head, but those of which nothing is known.
 
         Raises:
             InputError: If a file is bad, image and mask do not fit, or the mask holds an unknown label.
@@ -67,6 +72,8 @@ class VolumeScan:
         window = grey_window(image, self.intensity, self.window)
         digits = len(str(image.shape[0] - 1))
         for k, classes in enumerate(read_classes(mask, self.labels)):
+            if (classes == IGNORE).all():
+                continue
             picture = window_to_uint8(image.slice(k), window, truncate=self.intensity != "window")
             yield SliceData(f"{self.name}-{k:0{digits}d}", *map(self._placed, (picture, classes)))
 
