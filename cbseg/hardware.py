@@ -2,10 +2,15 @@
 
 import ctypes
 import sys
-from typing import Literal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from cbseg.errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt's names for its parameters (malloc.h)
 
@@ -38,6 +43,38 @@ def fast_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"
         asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # PyTorch's, but not public
         native = any(getattr(torch.cpu, name, lambda: False)() for name in asked)
     return "bf16-mixed" if native else "32-true"
+
+
+def autocast_to(precision: Any, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what makes the context in which a network predicts on a device as in Lightning's mixed precision.
+
+    Args:
+        precision: By Lightning's name; others than mixed ones leave the network as it is.
+        device: Where the network is.
+    """
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    if dtype is None or (dtype == torch.float16 and device.type == "cpu"):
+        return nullcontext
+    return partial(torch.autocast, device.type, dtype)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a user names; ``auto`` is a GPU if there is one.
+
+    Raises:
+        InputError: If this machine or this PyTorch has none of the name.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).cpu()
+        return torch.device(name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name}: is not to be had ({reason}); give auto, cpu or cuda") from error
 
 
 def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:

@@ -27,6 +27,15 @@ def predict_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0].argmax(0)
 
 
+def predict_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample logits to a mask's native size, then give each class's probability there.
+
+    Shape:
+        - logits: :math:`(C, H, W)`; output: :math:`(C, *size)`.
+    """
+    return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0].softmax(0)
+
+
 class SegmentationModule(pl.LightningModule):
     """Trains a network with a loss, selects by validation Dice, and scores at native size.
 

@@ -1,220 +1,113 @@
 """Segment new CT with a trained run: ``python -m cbseg.predict <run's folder> <CT> … --out <folder>``.
 
-A CT is a NIfTI file, a folder with one DICOM series, or an 8-bit picture of an axial slice; see
+A CT is a NIfTI file, a folder with one DICOM series or more, or an 8-bit picture of an axial slice; see
 :func:`cbseg.data.inputs.list_cts`. Labels of a volume are written as NIfTI that lies where the volume lies, and holds
-nothing else of it, those of a picture as PNG; ``predictions.csv`` has a row for each.
+nothing else of it, those of a picture as PNG; beside them a picture to look at, and what else was asked for.
+``predictions.csv`` has a row for each CT.
 """
 
 import argparse
-import contextlib
-import csv
+import importlib.util
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from PIL import Image
-from rich.progress import track
-
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.inputs import CT, each_series, list_cts, open_volume
-from cbseg.data.nifti import NiftiVolume
-from cbseg.data.preprocess import height_and_width, normalise, resized
 from cbseg.data.scans import is_picture, read_grey
-from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
-from cbseg.models.weights import damage_refused
-from cbseg.module import predict_mask
-from cbseg.parts import build_network
-from cbseg.points import count_regions
-from cbseg.run_folder import RunFolder
+from cbseg.prediction.files import Wishes, picture_writers, refuse_existing, volume_writers, write_whole
+from cbseg.prediction.predictor import WEIGHTS, Predictor
+from cbseg.prediction.segmentation import segment
+from cbseg.prediction.severity import Lungs, measure
+from cbseg.prediction.table import SUMMARY, append
 
-log = logging.getLogger(__name__)
-
-SUMMARY = "predictions.csv"
-
-Labels = NDArray[np.uint8]
+_EXTRA = {"dicom_seg": "highdicom", "seg_nrrd": "slicerio"}  # what these options need of the extra ``viewer``
 
 
-class Predictor:
-    """A run's network with the weights of its best epoch, in single precision, on a GPU if there is one.
-
-    Args:
-        run: The run's folder.
-
-    Raises:
-        InputError: If it holds no readable weights, or was trained on slices that were read in its dataset's own way.
-    """
-
-    def __init__(self, run: Path) -> None:
-        folder = RunFolder(run)
-        if not folder.best.is_file() or not folder.config.is_file():
-            raise InputError(
-                f"{run}: holds no {folder.best.name} or no {folder.config.name}; give a run's folder, "
-                "runs/<data>/<loss>/seed<k>"
-            )
-        if not folder.metrics.is_file():
-            log.warning("%s: is not finished; its best weights so far are taken", run)
-        self.run = run
-        config: Any = OmegaConf.load(folder.config)
-        reading = config.data.find_scans
-        for key, usual in (("intensity", "window"), ("crop", None)):
-            if reading.get(key, usual) != usual:
-                raise InputError(
-                    f"{run}: was trained with data.find_scans.{key}={reading[key]}, which fits its dataset alone; "
-                    "give a run of protocol=paper"
-                )
-        self.window: tuple[float, float] | None = tuple(reading.window) if "window" in reading else None
-        self.size = height_and_width(config.data.image_size)
-        self.batch_size: int = config.data.batch_size
-        self.num_classes: int = config.model.num_classes
-        if "weights" in config.model:
-            config.model.weights = "none"
-        self.net = build_network(config).eval()
-        with damage_refused(folder.best, "Run it again with rerun=true"):
-            state = torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"]
-            self.net.load_state_dict({k.removeprefix("net."): x for k, x in state.items() if k.startswith("net.")})
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.net.to(self.device)
-
-    @torch.inference_mode()
-    def slices(self, count: int, grey: Callable[[int], Labels]) -> Labels:
-        """Segment some slices of one size.
-
-        Args:
-            count: How many.
-            grey: Gives slice ``k``, (H, W) uint8.
-
-        Returns:
-            (count, H, W) uint8.
-        """
-        classes: list[Labels] = []
-        starts = range(0, count, self.batch_size)
-        for start in track(starts, "segmenting", transient=True, disable=not sys.stdout.isatty()):
-            images = [grey(k) for k in range(start, min(start + self.batch_size, count))]
-            batch = torch.from_numpy(np.stack([resized(image, self.size) for image in images]))
-            for logits, image in zip(self.net(normalise(batch.to(self.device))), images, strict=True):
-                classes.append(predict_mask(logits, image.shape).to(torch.uint8).cpu().numpy())
-        return np.stack(classes)
-
-    def volume(self, volume: Volume) -> Labels:
-        """Segment a volume's slices from foot to head: classes, (S, H, W) uint8.
-
-        Raises:
-            InputError: If a slice cannot be read, or the run was trained on pictures.
-        """
-        if self.window is None:
-            raise InputError(
-                f"{volume.name}: is a volume, but {self.run} has no data.find_scans.window, so it was trained on "
-                "pictures (COVID-19-A's are cropped to the lungs and turned); give pictures like those, or a run of "
-                "data=covidB_… or covidC_…"
-            )
-        window = grey_window(volume, "window", self.window)
-        return self.slices(volume.shape[0], lambda k: window_to_uint8(volume.slice(k), window))
-
-
-def predict(predictor: Predictor, ct: CT, out: Path) -> dict[str, Any]:
-    """Segment one CT, and write its labels and its row of ``predictions.csv``.
+def predict(predictor: Predictor, ct: CT, out: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:  # noqa: B008
+    """Segment one CT, and write its labels, a picture, what was asked for, and its row of ``predictions.csv``.
 
     Args:
         predictor: The network.
         ct: A NIfTI file, a DICOM file or a series' folder, or a picture.
         out: The folder for the labels; it exists.
+        wishes: What else is to be written.
 
     Returns:
         The row: ``regions`` are 8-connected components, counted slice by slice; ``volume_ml`` is that of the infection.
 
     Raises:
-        InputError: If the CT cannot be read, its labels are there already, or they cannot be written. None are then.
+        InputError: If the CT cannot be read, its results are there already, or they cannot be written. None are then.
     """
-    written = out / ct.labels
-    if written.exists():
-        raise InputError(f"{written}: is there already; move it, give another folder with --out, or rename the CT")
-    millilitres: float | None = None
+    started = time.perf_counter()
+    lungs = None
     if is_picture(ct.path):
-        grey = read_grey(ct.path)
-        labels = predictor.slices(1, lambda k: grey)
-        write: Callable[[Path], Any] = Image.fromarray(labels[0] * (255 // (predictor.num_classes - 1))).save
+        volume, picture = None, read_grey(ct.path)
+        writers = picture_writers(predictor.classes, wishes)
     else:
-        volume = _open(ct.path, ct.files)
-        labels = predictor.volume(volume)
-        write = volume.to_nifti(labels).to_filename
-        millilitres = round(np.count_nonzero(labels) * float(np.prod(volume.spacing)) / 1000, 3)
+        volume = open_volume(ct.path, ct.files)
+        if isinstance(volume, DicomSeries):
+            volume.require_grid()
+        if wishes.lungs is not None:
+            lungs = Lungs(wishes.lungs / ct.labels if wishes.lungs.is_dir() else wishes.lungs, volume)
+        writers = volume_writers(volume, predictor.classes, str(predictor.run), wishes)
+    paths = [out / ct.result(suffix) for suffix in writers]
+    refuse_existing(paths)
+    count, grey = (1, lambda k: picture) if volume is None else (volume.shape[0], predictor.grey(volume))
+    segmentation = segment(predictor, count, grey, wishes.probabilities)
     row = {
         "ct": str(ct.path),
-        "labels": str(written),
-        "slices": len(labels),
-        "infected_slices": np.count_nonzero(labels.any((1, 2))),
-        "regions": sum(map(count_regions, labels)),
-        "infected_pixels": np.count_nonzero(labels),
-        "volume_ml": millilitres,
+        "labels": str(paths[0]),
+        **segmentation.counts(),
+        **measure(segmentation, predictor.classes, volume, lungs),
         "run": str(predictor.run),
+        "weights": predictor.weights,
+        "seconds": round(time.perf_counter() - started, 2),
     }
-    part = written.with_name(f".part-{written.name}")
     try:
-        written.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        _append(out / SUMMARY, row)
-        part.replace(written)
+        write_whole(
+            {path: partial(write, segmentation) for path, write in zip(paths, writers.values(), strict=True)},
+            lambda: append(out / SUMMARY, row),
+        )
     except OSError as error:
         raise InputError(f"{out}: {ct.labels} or {SUMMARY} cannot be written ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     return row
 
 
-def _open(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSeries:
-    """Open a volume on whose grid labels can be written."""
-    volume = open_volume(path, files)
-    if isinstance(volume, DicomSeries):
-        volume.require_grid()
-    return volume
+def described(row: dict[str, Any], classes: tuple[str, ...]) -> str:
+    """Say in a line what a row of ``predictions.csv`` says.
 
-
-def _append(table: Path, row: dict[str, Any]) -> None:
-    """Add a row to a CSV file, in which no name is one that a spreadsheet would execute."""
-    with table.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, list(row), quoting=csv.QUOTE_NONNUMERIC)
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow({key: _harmless(value) if isinstance(value, str) else value for key, value in row.items()})
-
-
-def _harmless(text: str) -> str:
-    """Make text of what a spreadsheet would take for a formula.
-
-    >>> _harmless("=cmd|' /C calc'!A0"), _harmless("ct/1.nii.gz")
-    ("'=cmd|' /C calc'!A0", 'ct/1.nii.gz')
+    Args:
+        row: See :func:`predict`.
+        classes: The names of the classes but background.
     """
-    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in tuple("\t\r\n") else text
+    text = f"{row['labels']}: infection in {row['infected_slices']} of {row['slices']} slices, {row['regions']} regions"
+    if row["volume_ml"] is not None:
+        each = ", ".join(f"{name} {row[f'{name}_ml']:.1f}" for name in classes) if len(classes) > 1 else ""
+        text += f", {row['volume_ml']:.1f} ml" + (f" ({each})" if each else "")
+    if row["lungs_infected_percent"] is not None:
+        both, right, left = (row[f"{which}_infected_percent"] for which in ("lungs", "right", "left"))
+        text += f", {both:.1f} % of the lungs (right {right:.1f}, left {left:.1f})"
+    return f"{text}, {row['seconds']:.1f} s"
 
 
 def main() -> None:
     """Run the command line; a CT that cannot be segmented is named, the others are, and the exit code is 1."""
-    parser = argparse.ArgumentParser(description="Segment new CT with a trained run. Not for diagnosis.")
-    parser.add_argument("run", type=Path, help="the run's folder, runs/<data>/<loss>/seed<k>")
-    parser.add_argument(
-        "ct",
-        type=Path,
-        nargs="+",
-        help="NIfTI or DICOM files, pictures, folders with a DICOM series each, or folders of NIfTI files or pictures",
-    )
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="where labels go (default: predictions)")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     keep_freed_memory()
+    wishes = Wishes(arguments.dicom_seg, arguments.seg_nrrd, arguments.probabilities, arguments.lungs)
     try:
-        predictor = Predictor(arguments.run)
+        _require_extras(wishes)
+        predictor = Predictor(arguments.run, arguments.weights, arguments.device)
         arguments.out.mkdir(parents=True, exist_ok=True)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -231,18 +124,42 @@ def main() -> None:
         for one in series:
             count += 1
             try:
-                row = predict(predictor, one, arguments.out)
+                print(described(predict(predictor, one, arguments.out, wishes), predictor.classes), flush=True)
             except Exception as error:
                 failed += 1
                 _report(one, error)
-                continue
-            volume = "" if row["volume_ml"] is None else f", {row['volume_ml']:.1f} ml"
-            print(
-                f"{row['labels']}: infection in {row['infected_slices']} of {row['slices']} slices, "
-                f"{row['regions']} regions{volume}",
-                flush=True,
-            )
     sys.exit(f"{failed} of {count} could not be segmented" if failed else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Segment new CT with a trained run. Not for diagnosis.")
+    add = parser.add_argument
+    add("run", type=Path, help="the run's folder, runs/<data>/<loss>/seed<k>")
+    add(
+        "ct",
+        type=Path,
+        nargs="+",
+        help="NIfTI or DICOM files, pictures, study folders of DICOM series, or folders of NIfTI files or pictures",
+    )
+    add("--out", type=Path, default=Path("predictions"), help="where labels go (default: predictions)")
+    add("--dicom-seg", action="store_true", help="write a DICOM Segmentation too, for PACS; it names the patient")
+    add("--seg-nrrd", action="store_true", help="write a segmentation for 3D Slicer too")
+    add("--probabilities", action="store_true", help="write each class's probability too")
+    add("--lungs", type=Path, metavar="LABELS", help="lungs as NIfTI (1 right, 2 left), or a folder of them by CT")
+    add("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of the best or the last epoch (default: best)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:<n> (default: auto, a GPU if there is one)")
+    return parser
+
+
+def _require_extras(wishes: Wishes) -> None:
+    """Refuse a wish that needs a package that is not installed.
+
+    Raises:
+        InputError: With how to install it.
+    """
+    for option, package in _EXTRA.items():
+        if getattr(wishes, option) and importlib.util.find_spec(package) is None:
+            raise InputError(f"--{option.replace('_', '-')}: needs {package}; pip install -e '.[viewer]'")
 
 
 def _report(ct: CT, error: Exception) -> None:

@@ -48,6 +48,7 @@ class RunFolder:
         curves: A row of logged averages for each epoch.
         best: The selected epoch's weights.
         last: All that the run needs to go on; gone once it is finished.
+        last_weights: Of a finished run, the last epoch's weights, where they are not the best.
         error: Why the run failed, with its config.
         refusal: Why a finished run was not taken for that of the last command.
         slices: Pictures and arrays of a few test slices.
@@ -64,6 +65,7 @@ class RunFolder:
         self.curves = self.path / "metrics.csv"
         self.best = self.path / "best.ckpt"
         self.last = self.path / "last.ckpt"
+        self.last_weights = self.path / "last_weights.ckpt"
         self.error = self.path / "error.txt"
         self.refusal = self.path / "refused.txt"
         self.slices = self.path / "slices"

@@ -111,9 +111,12 @@ class RunState(Checkpoint):
 
     def write_best(self, last: dict[str, Any]) -> None:
         """Write ``best.ckpt``, the weights in ``last.ckpt`` that were validated, which a callback may have averaged."""
-        part = _part(self.folder.best)
-        torch.save({key: last[key] for key in ("epoch", "global_step", "state_dict")}, part)
-        part.replace(self.folder.best)
+        _write_weights(last, self.folder.best)
+
+    def write_last_weights(self) -> None:
+        """Write ``last_weights.ckpt``, if the last epoch's weights are not the best ones."""
+        if self.best["epoch"] != self.epochs:
+            _write_weights(self.read_last(), self.folder.last_weights)
 
     def write_curves(self) -> None:
         """Write ``metrics.csv``."""
@@ -151,6 +154,13 @@ class RunState(Checkpoint):
             return row["epoch"]
         score = row[self.monitor] * (1 if self.mode == "max" else -1)
         return -math.inf if math.isnan(score) else score
+
+
+def _write_weights(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint's weights alone, whole or not at all."""
+    part = _part(path)
+    torch.save({key: checkpoint[key] for key in ("epoch", "global_step", "state_dict")}, part)
+    part.replace(path)
 
 
 def _part(path: Path) -> Path:

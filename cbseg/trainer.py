@@ -19,12 +19,17 @@ from cbseg.wandb_log import ValidationOverlays
 
 def build_trainer(config: DictConfig, **arguments: Any) -> pl.Trainer:
     """Make the config's Trainer with more arguments; ``precision=auto`` is the one that is fast where it trains."""
-    precision = config.trainer.precision
-    if precision == "auto":
-        precision = fast_precision(config.trainer.accelerator)
     plain = OmegaConf.masked_copy(config.trainer, [str(key) for key in config.trainer if key != "callbacks"])
-    trainer: pl.Trainer = build(plain, "trainer", precision=precision, use_distributed_sampler=False, **arguments)
+    trainer: pl.Trainer = build(
+        plain, "trainer", precision=run_precision(config), use_distributed_sampler=False, **arguments
+    )
     return trainer
+
+
+def run_precision(config: DictConfig) -> Any:
+    """Return the precision that the config's Trainer has on this machine, by Lightning's name."""
+    precision = config.trainer.precision
+    return fast_precision(config.trainer.accelerator) if precision == "auto" else precision
 
 
 def build_run_trainer(config: DictConfig, state: RunState) -> tuple[pl.Trainer, Timer]:

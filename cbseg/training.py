@@ -127,6 +127,7 @@ def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any])
         **scores,
         **code,
     )
+    parts.state.write_last_weights()
     result.write(job.folder)
     job.folder.close()
     which = "last" if parts.state.monitor == LAST else "best"

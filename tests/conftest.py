@@ -2,12 +2,14 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ["WANDB_MODE"] = "offline"
 
+from cbseg import predict as predict_module
 from cbseg.data import phantom
 from cbseg.job import Job
 from cbseg.training import run
@@ -57,3 +59,34 @@ def shared():
     if not (SHARED / "data" / "covidA").is_dir():
         pytest.skip(f"no real data in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def segment(monkeypatch, capsys, tmp_path):
+    """``python -m cbseg.predict <arguments> --out <tmp_path>/out`` in this process; what it printed and ended with."""
+
+    def one(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cbseg.predict", *map(str, arguments), "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as end:
+            predict_module.main()
+        printed = capsys.readouterr()
+        return printed.out + printed.err, end.value.code
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def chest():
+    """HU of a phantom, from foot to head."""
+    return phantom.draw_volume(4, 1, slices=21, size=64)[0]
+
+
+@pytest.fixture(scope="session")
+def on_volumes(tmp_path_factory):
+    """A run on volumes whose network is as it began."""
+    folder = tmp_path_factory.mktemp("volumes")
+    phantom.generate(folder / "covidB", "covidB", scans=3, seed=4, size=32)
+    split = ["data.split.train=1", "data.split.val=1", "data.split.test=1"]
+    settings = ["experiment=phantom", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
+    data = ["data=covidB_sep", "data.generate=null", f"data.root={folder / 'covidB'}", "data.image_size=64", *split]
+    return run(Job.of([*settings, *data, "loss=full", f"runs={folder / 'runs'}", f"store={folder / 'store'}"]))

@@ -4,7 +4,6 @@ import csv
 import gzip
 import os
 import struct
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -18,8 +17,6 @@ from cbseg import predict as predict_module
 from cbseg.data import phantom
 from cbseg.data.inputs import CT
 from cbseg.data.volumes import window_to_uint8
-from cbseg.job import Job
-from cbseg.training import run as train_run
 
 TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
 
@@ -27,20 +24,6 @@ TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
 @pytest.fixture
 def run(train):
     return train("loss=pl", "trainer.max_epochs=1")
-
-
-@pytest.fixture
-def segment(monkeypatch, capsys, tmp_path):
-    """``python -m cbseg.predict <arguments> --out <tmp_path>/out`` in this process; what it printed and ended with."""
-
-    def one(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cbseg.predict", *map(str, arguments), "--out", str(tmp_path / "out")])
-        with pytest.raises(SystemExit) as end:
-            predict_module.main()
-        printed = capsys.readouterr()
-        return printed.out + printed.err, end.value.code
-
-    return one
 
 
 def test_test_slices_are_segmented_as_in_the_runs_test(train, covid_a, segment, tmp_path):
@@ -105,7 +88,8 @@ def test_a_bad_ct_is_named_and_the_others_are_segmented(run, covid_a, segment, t
     assert f"error: {tmp_path}/torn.nii.gz: not a readable NIfTI file" in printed
     assert f"error: {tmp_path}/notes.txt: give a NIfTI file" in printed
     assert f"error: {tmp_path}/gone.nii: no such file" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{good.stem}.png", "predictions.csv"}
+    names = {f"{good.stem}.png", f"{good.stem}.overlay.png", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
     before = (tmp_path / f"out/{good.stem}.png").read_bytes()
     printed, code = segment(run, good)
     assert "is there already; move it" in printed
@@ -122,8 +106,8 @@ def test_labels_that_cannot_be_recorded_are_not_left_behind(run, covid_a, segmen
     linked = tmp_path / f"patient7{picture.suffix}"
     linked.symlink_to(picture)
     assert segment(run, picture, linked)[1] == 0
-    names = {f"{picture.stem}.png", "patient7.png", "predictions.csv"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    names = {f"{name}{suffix}" for name in (picture.stem, "patient7") for suffix in (".png", ".overlay.png")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"predictions.csv"}
 
 
 def test_weights_of_an_unfinished_run_are_warned_of_and_damaged_ones_refused(run, covid_a, segment, caplog):
@@ -144,23 +128,6 @@ def test_a_folder_that_is_no_run_and_a_run_on_slices_read_in_another_way_are_ref
     _, code = segment(run, "ct.nii.gz")
     assert "data.find_scans.intensity=released" in code
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture(scope="module")
-def chest():
-    """HU of a phantom, from foot to head."""
-    return phantom.draw_volume(4, 1, slices=21, size=64)[0]
-
-
-@pytest.fixture(scope="module")
-def on_volumes(tmp_path_factory):
-    """A run on volumes whose network is as it began."""
-    folder = tmp_path_factory.mktemp("volumes")
-    phantom.generate(folder / "covidB", "covidB", scans=3, seed=4, size=32)
-    split = ["data.split.train=1", "data.split.val=1", "data.split.test=1"]
-    settings = ["experiment=phantom", "logger=csv", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
-    data = ["data=covidB_sep", "data.generate=null", f"data.root={folder / 'covidB'}", "data.image_size=64", *split]
-    return train_run(Job.of([*settings, *data, "loss=full", f"runs={folder / 'runs'}", f"store={folder / 'store'}"]))
 
 
 def save(path, hu, **header):
@@ -214,23 +181,23 @@ def test_values_that_are_no_hu_are_that_cts_error_and_the_others_go_on(on_volume
     assert code == "2 of 3 could not be segmented"
     assert f"error: {raw}: holds values" in printed or f"error: {raw}: its values" in printed
     assert f"error: {broken}: not a readable NIfTI file" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "good.png", "predictions.csv"}
 
 
 def test_any_error_is_that_cts_and_leaves_nothing(on_volumes, chest, segment, tmp_path, monkeypatch):
     bad, good = save(tmp_path / "bad.nii.gz", chest), save(tmp_path / "good.nii.gz", chest)
-    real = predict_module._append
+    real = predict_module.append
 
     def failing(table, row):
         if "bad" in row["ct"]:
             raise RuntimeError("out of memory")
         real(table, row)
 
-    monkeypatch.setattr(predict_module, "_append", failing)
+    monkeypatch.setattr(predict_module, "append", failing)
     printed, code = segment(on_volumes, bad, good)
     assert code == "1 of 2 could not be segmented"
     assert f"error: {bad}: RuntimeError: out of memory" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.nii.gz", "good.png", "predictions.csv"}
 
 
 def test_equal_names_are_mirrored_and_names_that_are_no_utf_8_are_written(on_volumes, chest, segment, tmp_path):
@@ -278,3 +245,85 @@ def test_distances_that_are_uneven_are_refused_and_even_ones_give_the_files_own_
     printed, code = segment(on_volumes, series.rename(root / "uneven"))
     assert code == "1 of 1 could not be segmented"
     assert "uneven: its slices do not lie on one even grid" in printed
+
+
+@pytest.fixture
+def infected(monkeypatch):
+    """Have every network see infection in a box of each slice, and be 80 % sure."""
+
+    def logits(self, batch, size, probabilities):
+        classes = np.zeros((len(batch), *size), np.uint8)
+        classes[:, 20:30, 10:20] = 1
+        likely = np.stack([255 - 204 * classes, 204 * classes], 1).astype(np.uint8)
+        return classes, likely if probabilities else [None] * len(batch)
+
+    monkeypatch.setattr(predict_module.Predictor, "_predict", logits)
+
+
+def test_what_is_asked_for_is_written_beside_the_labels(on_volumes, chest, segment, tmp_path, infected, caplog):
+    phantom.generate(tmp_path / "covidB", "covidB", scans=1, seed=4, size=64)
+    ct = save(tmp_path / "ct.nii.gz", chest)
+    wishes = ("--dicom-seg", "--seg-nrrd", "--probabilities", "--weights", "last", "--device", "cpu")
+    printed, code = segment(on_volumes, tmp_path / "covidB/OpenSourceDCMs/DCM1", ct, *wishes)
+    assert code == 0
+    names = [f"{name}{end}" for name in ("DCM1", "ct") for end in (".nii.gz", ".png", ".seg.nrrd", ".infection.nii.gz")]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "DCM1.seg.dcm", "predictions.csv"}
+    assert (
+        f"{ct}: is no DICOM series, so there is no DICOM Segmentation of it; its other results are written"
+        in caplog.text
+    )
+    labels, shares = (nib.load(tmp_path / f"out/ct{end}.nii.gz") for end in ("", ".infection"))
+    assert (labels.affine == shares.affine).all()
+    np.testing.assert_allclose(shares.get_fdata(), 0.8 * labels.get_fdata(), atol=1e-6)
+    assert shares.get_data_dtype() == np.uint8
+    assert pydicom.dcmread(tmp_path / "out/DCM1.seg.dcm").pixel_array.sum() == 21 * 100
+    assert Image.open(tmp_path / "out/ct.png").size[0] > 500
+    row = list(csv.DictReader((tmp_path / "out/predictions.csv").open()))[1]
+    assert (row["weights"], float(row["seconds"]) > 0) == ("last", True)
+    assert "21 regions, 50.4 ml, " in printed
+
+
+def test_a_share_of_the_lungs_is_said_of_each_ct_whose_lungs_are_in_a_folder(
+    on_volumes, chest, segment, tmp_path, infected
+):
+    ct, other = save(tmp_path / "ct.nii.gz", chest), save(tmp_path / "other.nii.gz", chest)
+    lungs = np.zeros(chest.shape, np.uint8)
+    lungs[:, 10:40, 5:25], lungs[:, 10:40, 35:55] = 1, 2  # 600 pixels each
+    save(tmp_path / "lungs/ct.nii.gz", lungs)
+    printed, code = segment(on_volumes, ct, other, "--lungs", tmp_path / "lungs")
+    assert code == "1 of 2 could not be segmented"
+    assert "8.3 % of the lungs (right 16.7, left 0.0)" in printed
+    assert f"error: {tmp_path}/lungs/other.nii.gz: no such file" in printed
+    row = next(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+    assert float(row["right_lung_ml"]) == pytest.approx(600 * 21 * 0.024, abs=0.05)
+
+
+def test_a_table_with_other_columns_is_not_added_to(on_volumes, chest, segment, tmp_path, infected):
+    ct = save(tmp_path / "ct.nii.gz", chest)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.csv").write_text("ct,labels\na,b\n")
+    printed, code = segment(on_volumes, ct)
+    assert code == "1 of 1 could not be segmented"
+    assert "predictions.csv: has other columns (ct, labels)" in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+    assert (tmp_path / "out/predictions.csv").read_text() == "ct,labels\na,b\n"
+
+
+@pytest.mark.parametrize("there", ["ct.png", "ct.seg.nrrd", "ct.nii.gz"])
+def test_nothing_that_lies_there_is_overwritten(on_volumes, chest, segment, tmp_path, infected, there):
+    ct = save(tmp_path / "ct.nii.gz", chest)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / there).write_text("mine")
+    printed, _ = segment(on_volumes, ct, "--seg-nrrd")
+    assert f"{there}: is there already; move it" in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [there]
+
+
+def test_an_option_whose_package_is_missing_says_how_to_install_it(on_volumes, segment, monkeypatch):
+    monkeypatch.setattr(predict_module.importlib.util, "find_spec", lambda name: None)
+    assert (
+        segment(on_volumes, "ct.nii", "--dicom-seg")[1]
+        == "error: --dicom-seg: needs highdicom; pip install -e '.[viewer]'"
+    )
+    _, code = segment(on_volumes, "ct.nii", "--device", "gpu7")
+    assert "error: device gpu7: is not to be had" in code

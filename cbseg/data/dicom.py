@@ -33,7 +33,8 @@ class DicomSeries:
         name: What to call it in messages.
 
     Attributes:
-        files: Of each slice from the foot.
+        slices: From the foot.
+        files: Of each slice.
 
     Raises:
         InputError: If a file is damaged; if series, sizes, orientations or scales are mixed; if slices are not axial;
@@ -52,8 +53,8 @@ class DicomSeries:
                 "axial CT"
             )
         self._towards_head = normal * np.sign(normal[2])  # whichever way the normal points
-        self._slices = sorted(slices, key=self._height)
-        self.files = [one.path for one in self._slices]
+        self.slices = sorted(slices, key=self._height)
+        self.files = [one.path for one in self.slices]
         self._require_complete()
         affine = self._affine()
         rows, columns = slices[0].shape
@@ -68,7 +69,7 @@ class DicomSeries:
 
     def _require_complete(self) -> None:
         """Refuse slices at one place, and a gap where the slices around it lie closer."""
-        steps = np.diff([self._height(one) for one in self._slices])
+        steps = np.diff([self._height(one) for one in self.slices])
         if not steps.size:
             return
         if (steps < 1e-3).any():
@@ -96,7 +97,7 @@ class DicomSeries:
 
     def _affine(self) -> NDArray[np.float64]:
         """Return the affine from (column, row, slice) to the patient's coordinates (LPS), for even distances."""
-        first, last, steps = self._slices[0], self._slices[-1], len(self._slices) - 1
+        first, last, steps = self.slices[0], self.slices[-1], len(self.slices) - 1
         rows, columns = first.spacing
         across = last.position - first.position
         drift = across - (across @ self._towards_head) * self._towards_head
@@ -113,7 +114,7 @@ class DicomSeries:
 
     def _thickness(self) -> float:
         """Return a lone slice's thickness, mm."""
-        (one,) = self._slices
+        (one,) = self.slices
         try:
             raw = one.tags.get_item("SliceThickness").value
             thickness = float((raw.decode() if isinstance(raw, bytes) else str(raw)).strip("\0 ").replace(",", "."))
@@ -128,13 +129,13 @@ class DicomSeries:
 
     def _off_grid(self, affine: NDArray[np.float64]) -> str:
         """Tell which slice lies farthest beside the even grid; nothing if it is less than half a voxel."""
-        places = np.array([one.position for one in self._slices]) - affine[:3, 3]
+        places = np.array([one.position for one in self.slices]) - affine[:3, 3]
         voxels = np.linalg.solve(affine[:3, :3], places.T).T
         voxels[:, 2] -= np.arange(len(voxels))
         worst = int(np.abs(voxels).max(axis=1).argmax())
         if np.abs(voxels[worst]).max() <= _MOST_OFF:
             return ""
-        steps = np.diff([self._height(one) for one in self._slices])
+        steps = np.diff([self._height(one) for one in self.slices])
         off = float(np.linalg.norm(affine[:3, :3] @ voxels[worst]))
         return (
             f"{self.name}: its slices do not lie on one even grid (distances from {steps.min():.2f} to "
@@ -158,7 +159,7 @@ class DicomSeries:
         Raises:
             InputError: If its pixels cannot be decoded.
         """
-        return self.grid.to_canonical(self._slices[k].values().T)
+        return self.grid.to_canonical(self.slices[k].values().T)
 
     def to_canonical(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn a slice as it is stored so that row 0 is anterior and column 0 the patient's right."""

@@ -84,6 +84,10 @@ class Grid:
         cosine = abs(normal @ slices) / (np.linalg.norm(normal) * np.linalg.norm(slices))
         return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
+    def distance_to(self, other: "Grid") -> float:
+        """Measure how far grids of equal shape lie apart: the largest difference of canonical affines, mm."""
+        return float(np.abs(self.canonical_affine - other.canonical_affine).max())
+
     def stored_slice(self, k: int) -> tuple[int, int]:
         """Return the stored axis across slices, and the index there of slice ``k`` from the foot."""
         return self.axes[2], self.shape[0] - 1 - k if self.flipped[2] else k

@@ -32,6 +32,14 @@ class CT(NamedTuple):
     labels: Path
     files: tuple[Path, ...] = ()
 
+    def result(self, suffix: str) -> Path:
+        """Where a result with another suffix than its labels' goes, beside them.
+
+        >>> CT(Path("ct.nii"), Path("a/ct.nii.gz")).result(".png").as_posix()
+        'a/ct.png'
+        """
+        return self.labels.with_name(self.labels.name.removesuffix(".nii.gz").removesuffix(".png") + suffix)
+
 
 def list_cts(paths: Iterable[Path]) -> list[CT]:
     """List the CTs at some paths.
@@ -43,7 +51,7 @@ def list_cts(paths: Iterable[Path]) -> list[CT]:
             of which is then a CT. What is not there is listed too, for :func:`open_volume` to name it.
     """
     found = [CT(path, labels) for given in paths for path, labels in _expanded(given)]
-    if max(Counter(ct.labels for ct in found).values(), default=1) == 1:
+    if max(Counter(ct.result("") for ct in found).values(), default=1) == 1:
         return found
     folders = [Path(os.path.abspath(ct.path)).parent for ct in found]  # noqa: PTH100 - resolve() would follow links
     common = os.path.commonpath(folders)

@@ -110,10 +110,6 @@ class NiftiVolume:
         """The header's unit of length, and how many mm it is; without a known one it is taken for mm."""
         return _UNITS.get(int(self.image.header["xyzt_units"]) & 7, ("unknown", 1.0))
 
-    def distance_to(self, other: "NiftiVolume") -> float:
-        """Measure how far volumes of equal shape lie apart: the largest difference of canonical affines, mm."""
-        return float(np.abs(self.grid.canonical_affine - other.grid.canonical_affine).max())
-
     @cached_property
     def _stored(self) -> Any:
         """Stored values, sliceable: lazy for an uncompressed file, in memory for a compressed one."""
@@ -193,15 +189,16 @@ def is_nifti(path: Path) -> bool:
 
 
 def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
-    """Open a NIfTI mask of a NIfTI image.
+    """Open a NIfTI mask of an image.
 
     Raises:
-        InputError: If the mask cannot be read, or lies elsewhere in space than its image.
+        InputError: If the mask cannot be read, or lies elsewhere in space than its image, where that has a grid.
     """
     mask = NiftiVolume(path)
-    if isinstance(image, NiftiVolume) and mask.shape == image.shape and mask.distance_to(image) > _SAME_PLACE:
+    grid: Grid | None = getattr(image, "grid", None)
+    if grid is not None and mask.shape == image.shape and mask.grid.distance_to(grid) > _SAME_PLACE:
         raise InputError(
-            f"{path}: lies elsewhere than its image {image.path.name} (their affines differ by up to "
-            f"{mask.distance_to(image):.3g}); resample the mask to the image, or correct its header"
+            f"{path}: lies elsewhere than its image {Path(image.name).name} (their affines differ by up to "
+            f"{mask.grid.distance_to(grid):.3g}); resample the mask to the image, or correct its header"
         )
     return mask
