@@ -14,6 +14,7 @@ from cbseg.decision import Decision
 from cbseg.errors import InputError
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
+from cbseg.losses.consistency import Consistency
 from cbseg.metrics import COUNTING_SCORES
 from cbseg.module import SegmentationModule
 from cbseg.run_state import LAST, RunState
@@ -65,6 +66,11 @@ def build_module(config: DictConfig) -> SegmentationModule:
         InputError: If a setting is refused.
     """
     criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
+    if config.data.get("unlabelled") and not (isinstance(criterion, Consistency) and criterion.labels):
+        raise InputError(
+            f"data.unlabelled={config.data.unlabelled}: this loss learns nothing of slices without labels, or takes "
+            "them for healthy; take 0, or a consistency loss such as loss=cb_fliprot"
+        )
     decision: Decision = build(config.decision, "decision")
     if decision.rule == "prior" and criterion.labels is None:
         raise InputError(

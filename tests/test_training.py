@@ -148,6 +148,15 @@ def test_the_last_epoch_is_selected_where_no_score_shall(train):
         train("loss=full", "selection.monitor=last", "selection.patience=3")
 
 
+def test_consistency_alone_learns_from_slices_without_labels(train):
+    few = ("data.labelled=2", "data.batch_size=4", "trainer.precision=32-true")
+    without = metrics(train("loss=cb_fliprot", *few))
+    assert metrics(train("loss=cb_fliprot", *few, "data.unlabelled=2"))["counts"] != without["counts"]
+    for loss in ("pl", "full", "cb_lcfcn"):
+        with pytest.raises(InputError, match="data.unlabelled=2: this loss"):
+            train(f"loss={loss}", *few, "data.unlabelled=2")
+
+
 def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
     read = []
     real = training.SegmentationModule.test_step

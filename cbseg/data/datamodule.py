@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,121 +10,28 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from cbseg.data.annotate import PointAnnotator, prepare_points
+from cbseg.data.annotate import PointAnnotator
 from cbseg.data.preprocess import height_and_width, normalise
+from cbseg.data.samplers import EpochSampler, MixedSampler
 from cbseg.data.scans import Scan
+from cbseg.data.slice_sets import (
+    EvaluationSet,
+    TrainingSet,
+    collate_evaluation,
+    collate_training,
+    leave_signals_to_parent,
+)
 from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split, labelled_alone
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import ArgumentError, InputError, check_whole
 from cbseg.points import IGNORE
-from cbseg.seeds import derived_seed
 
 log = logging.getLogger(__name__)
 
 _RESIDENT_SHARE = 0.25  # of a GPU's free memory that training slices may take
-
-
-class TrainingSet(Dataset[dict[str, Any]]):
-    """Slices at training size, read a batch at a time: ``image``, ``mask``, ``points`` (B, H, W) uint8, ``name``."""
-
-    def __init__(self, store: SliceStore, indices: Sequence[int], annotate: PointAnnotator) -> None:
-        self.store, self.indices = store, np.asarray(indices)
-        self.points = prepare_points(store, indices, annotate)
-        self.resident: dict[str, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, places: Sequence[int]) -> dict[str, Any]:
-        """Return the batch of these slices, by their places in ``indices``."""
-        rows = self.indices[places]
-        names = {"name": [self.store.slices[i].name for i in rows]}
-        if self.resident:
-            device = self.resident["image"].device
-            chosen = torch.tensor(places, pin_memory=device.type == "cuda").to(device, non_blocking=True)
-            return names | {key: x[chosen] for key, x in self.resident.items()}
-        arrays = {"image": self.store.images[rows], "mask": self.store.masks[rows], "points": self.points[places]}
-        return names | {key: torch.from_numpy(x) for key, x in arrays.items()}
-
-    @property
-    def nbytes(self) -> int:
-        """What all slices take."""
-        return 3 * self.points.nbytes
-
-    def move_to(self, device: torch.device) -> None:
-        """Keep all slices on a device from now on; batches then come from there."""
-        whole = self.__getitems__(range(len(self)))
-        self.resident = {key: x.to(device) for key, x in whole.items() if isinstance(x, Tensor)}
-
-
-class EvaluationSet(Dataset[dict[str, Any]]):
-    """Slices to score: ``image`` uint8 at training size, ``mask`` uint8 at native size, and ``index`` in the store."""
-
-    def __init__(self, store: SliceStore, indices: Sequence[int]) -> None:
-        self.store, self.indices = store, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, k: int) -> dict[str, Any]:
-        i = self.indices[k]
-        image, mask = self.store.images[i].copy(), self.store.native_mask(i).copy()
-        return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask), "index": i}
-
-
-def collate_training(batch: Any) -> Any:
-    """Leave the batch as it is: :class:`TrainingSet` gives whole ones."""
-    return batch
-
-
-def collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of :class:`EvaluationSet`: ``image`` is stacked, ``mask`` stays a list, its sizes differ."""
-    return {
-        "image": torch.stack([item["image"] for item in items]),
-        "mask": [item["mask"] for item in items],
-        "index": [item["index"] for item in items],
-    }
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ignore SIGTERM: a worker that dies of it looks like a failure; its parent stops in good order and ends it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-class EpochSampler(Sampler[int]):
-    """A shuffle that depends on seed and epoch alone, so that a resumed run sees what it would have seen.
-
-    Args:
-        size: Number of slices.
-        samples: Draws an epoch.
-        replacement: Whether each draw is from all slices; else every slice is drawn once before any is drawn again.
-        seed: The run's seed.
-        share: This process's number and how many there are; each gets as many, and up to one less are left over.
-    """
-
-    def __init__(self, size: int, samples: int, replacement: bool, seed: int, share: tuple[int, int] = (0, 1)) -> None:
-        self.size, self.samples, self.replacement, self.seed, self.share = size, samples, replacement, seed, share
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls it before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.samples // self.share[1]
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"epoch {self.epoch}"))
-        if self.replacement:
-            order = torch.randint(self.size, (self.samples,), generator=generator)
-        else:
-            passes = -(-self.samples // self.size)
-            order = torch.cat([torch.randperm(self.size, generator=generator) for _ in range(passes)])[: self.samples]
-        rank, processes = self.share
-        yield from order[rank::processes][: len(self)].tolist()
 
 
 class SliceDataModule(pl.LightningDataModule):
@@ -139,6 +45,8 @@ class SliceDataModule(pl.LightningDataModule):
         annotate: Makes the training slices' points.
         store: Where prepared datasets are kept.
         labelled: How many of the training slices train, at most; see :func:`cbseg.data.splits.labelled_alone`.
+        unlabelled: How many slices of each batch are others of the training slices, without labels: consistency alone
+            learns from them.
         image_size: Height and width in training, or one number for both, pixels.
         batch_size: Slices a batch, over all processes that train together.
         num_workers: Processes that read; 0 reads in the main process, which the memory-mapped store makes fast enough.
@@ -162,6 +70,7 @@ class SliceDataModule(pl.LightningDataModule):
         annotate: PointAnnotator,
         store: str,
         labelled: int | None = None,
+        unlabelled: int = 0,
         image_size: int | Sequence[int] = 352,
         batch_size: int = 8,
         num_workers: int = 0,
@@ -176,6 +85,9 @@ class SliceDataModule(pl.LightningDataModule):
         if labelled is not None:
             check_whole("labelled", labelled, least=1)
         check_whole("batch_size", batch_size, least=1)
+        check_whole("unlabelled", unlabelled, least=0)
+        if unlabelled >= batch_size:
+            raise ArgumentError(f"unlabelled={unlabelled}: of each batch of {batch_size}; give less")
         check_whole("num_workers", num_workers, least=0)
         self.image_size = height_and_width(image_size)
         self.dataset, self.root, self.store_root = name, Path(root).expanduser(), Path(store).expanduser()
@@ -187,7 +99,8 @@ class SliceDataModule(pl.LightningDataModule):
             annotate,
             generate,
         )
-        self.labelled, self.batch_size, self.num_workers = labelled, batch_size, num_workers
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.epoch, self.drop_last, self.seed = epoch, drop_last, seed
         self.store: SliceStore
         self.split: Split
@@ -199,10 +112,17 @@ class SliceDataModule(pl.LightningDataModule):
         if self.generate is not None:
             self.generate(self.root)
         self.store = SliceStore(prepare(self.find_scans(self.root), self.image_size, self.store_root, self.dataset))
-        self.split = self._annotated(self.split_slices(self.store.slices))
+        whole = self.split_slices(self.store.slices)
+        self.split = self._annotated(whole)
         if self.labelled is not None:
             self.split = labelled_alone(self.split, self.store.slices, self.labelled)
-        self.training_set = TrainingSet(self.store, self.split.train, self.annotate)
+        others = [i for i in whole.train if i not in self.split.train] if self.unlabelled else []
+        if self.unlabelled and not others:
+            raise InputError(
+                f"data.unlabelled={self.unlabelled}: each of the {len(whole.train)} training slices is labelled; "
+                "give 0, or fewer labels (data.labelled)"
+            )
+        self.training_set = TrainingSet(self.store, self.split.train, self.annotate, others)
         classes = range(1, self.annotate.num_classes)
         missing = sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist()))
         if self.can_select and missing:
@@ -274,14 +194,7 @@ class SliceDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batch the training slices, shuffled. On a GPU with room for all of them they move there, once."""
-        slices = len(self.training_set)
-        samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch), self.epoch)
-        if self.drop_last and int(samples) < self.batch_size:
-            raise InputError(f"data.batch_size={self.batch_size}: an epoch has {samples} samples, and no full batch")
-        rank, processes = self._share()
-        if self.batch_size % processes:
-            raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
-        sampler = EpochSampler(slices, int(samples), self.epoch == "released", self.seed, (rank, processes))
+        sampler = self._sampler()
         device = self._device()
         if device.type == "cuda" and not self.num_workers and not self.training_set.resident:
             free, _ = torch.cuda.mem_get_info(device)
@@ -289,14 +202,40 @@ class SliceDataModule(pl.LightningDataModule):
                 self.training_set.move_to(device)
         return DataLoader(
             self.training_set,
-            self.batch_size // processes,
+            self.batch_size // self._share()[1],
             sampler=sampler,
             num_workers=self.num_workers,
             drop_last=self.drop_last,
             collate_fn=collate_training,
             pin_memory=device.type == "cuda" and not self.training_set.resident,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
         )
+
+    def _sampler(self) -> EpochSampler | MixedSampler:
+        """Make the sampler of an epoch, or of this process's share of it.
+
+        Raises:
+            InputError: If processes cannot share a batch evenly, or no batch is full.
+        """
+        share = self._share()
+        processes = share[1]
+        labelled, unlabelled = self.batch_size - self.unlabelled, self.unlabelled
+        if labelled % processes or unlabelled % processes:
+            raise InputError(f"data.batch_size={self.batch_size}: {processes} processes cannot share it evenly")
+        slices = len(self.split.train)
+        samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch))
+        if samples is None:
+            samples = round(int(self.epoch) * labelled / self.batch_size)
+        batches = -(-samples // labelled)
+        if self.drop_last and samples < labelled:
+            raise InputError(f"data.batch_size={self.batch_size}: an epoch has {samples} samples, and no full batch")
+        replacement = self.epoch == "released"
+        sampler = EpochSampler(range(slices), samples, replacement, self.seed, share)
+        if not unlabelled:
+            return sampler
+        others = range(slices, len(self.training_set))
+        more = EpochSampler(others, batches * unlabelled, replacement, self.seed, share)
+        return MixedSampler(sampler, more, labelled // processes, unlabelled // processes)
 
     def training_images(self) -> Iterator[Tensor]:
         """Yield the training slices once, in order and normalised: batches (B, 3, H, W)."""
@@ -346,7 +285,7 @@ class SliceDataModule(pl.LightningDataModule):
             self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate_evaluation,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def transfer_batch_to_device(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbseg.data.annotate import PointAnnotator
-from cbseg.data.datamodule import TrainingSet
+from cbseg.data.slice_sets import TrainingSet
 from cbseg.data.store import SliceStore, prepare
 from experiments.benchmarks.noise import SIZE, NoiseScan
 

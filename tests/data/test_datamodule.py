@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cbseg.config import build, compose
-from cbseg.data.datamodule import EpochSampler
 from cbseg.data.preprocess import normalise
+from cbseg.data.samplers import EpochSampler
 from cbseg.data.splits import published
 from cbseg.data.store import SliceInfo
 from cbseg.errors import InputError
@@ -57,6 +57,35 @@ def test_labelled_slices_alone_train_and_all_others_stay_as_they_are(make):
     names = {name for batch in batches(few) for name in batch["name"]}
     assert names == {few.store.slices[i].name for i in few.split.train}
     assert make("data.labelled=7").split == whole.split
+
+
+def test_unlabelled_slices_fill_their_part_of_each_batch(make):
+    datamodule = make("data.labelled=3", "data.batch_size=4", "data.unlabelled=2")
+    labelled = {datamodule.store.slices[i].name for i in datamodule.split.train}
+    for epoch in (0, 1):
+        found = batches(datamodule, epoch)
+        assert [len(batch["name"]) for batch in found] == [4, 3]
+        assert sorted(name for batch in found for name in batch["name"] if name in labelled) == sorted(labelled)
+        for batch in found:
+            known = torch.tensor([name in labelled for name in batch["name"]])
+            assert (~known).sum() == 2
+            for key in ("points", "mask"):
+                assert (batch[key][~known] == IGNORE).all()
+            assert (batch["mask"][known] != IGNORE).all()
+            assert (batch["points"][known] != IGNORE).flatten(1).any(1).all()
+    assert batches(datamodule, 0)[0]["name"] != batches(datamodule, 1)[0]["name"]
+    names = {name for epoch in range(9) for batch in batches(datamodule, epoch) for name in batch["name"]}
+    assert len(names) == 6
+
+
+def test_an_epoch_of_a_number_of_samples_counts_unlabelled_ones_too(make):
+    found = batches(make("data.labelled=3", "data.batch_size=4", "data.unlabelled=1", "data.epoch=16"))
+    assert [len(batch["name"]) for batch in found] == [4, 4, 4, 4]
+
+
+def test_unlabelled_slices_that_do_not_exist_are_refused(make):
+    with pytest.raises(InputError, match="data.unlabelled=1: each of the 6 training slices is labelled"):
+        make("data.unlabelled=1")
 
 
 def test_a_class_that_no_validation_slice_holds_is_warned_of(make, caplog):
@@ -166,7 +195,7 @@ def test_the_released_epoch_is_twice_the_test_set_with_replacement(make):
     names = [name for batch in batches(make("protocol=released")) for name in batch["name"]]
     assert len(names) == 16
     assert len(set(names)) <= 6
-    assert list(EpochSampler(6, 16, True, 0)) == list(EpochSampler(6, 16, True, 0))
+    assert list(EpochSampler(range(6), 16, True, 0)) == list(EpochSampler(range(6), 16, True, 0))
 
 
 def test_the_last_batch_is_left_out_if_it_is_not_full_and_the_protocol_says_so(make):
@@ -241,6 +270,8 @@ def test_a_training_slice_without_clicks_takes_no_part_as_not_clicked_is_not_hea
         ("data.num_workers=-1", "whole number, 0 or more"),
         ("data.batch_size=0", "whole number, 1 or more"),
         ("data.labelled=0", "data.labelled=0: give a whole number, 1 or more"),
+        ("data.unlabelled=-1", "data.unlabelled=-1: give a whole number, 0 or more"),
+        ("data.unlabelled=8", "data.unlabelled=8: of each batch of 8; give less"),
         ("data.epoch=twice", "once, released, or a number"),
         ("data.annotate.points_on=paper", r"data\.annotate\.points_on=paper.*native, resized"),
         ("data.epoch=0", "once, released, or a number"),
