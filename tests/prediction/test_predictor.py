@@ -82,7 +82,7 @@ def test_the_last_epochs_weights_are_those_that_the_run_ended_with(train, monkey
     assert set(ended) == {"last", "test"}
     for weights, stage in (("last", "last"), ("best", "test")):
         state = Predictor(run, weights).net.state_dict()
-        assert all(torch.equal(state[key.removeprefix("net.")], ended[stage][key]) for key in ended[stage])
+        assert all(torch.equal(state[key], ended[stage][f"net.{key}"]) for key in state)
     assert not torch.equal(*(ended[stage]["net.score_fc7.weight"] for stage in ("last", "test")))
     (run / "last_weights.ckpt").unlink()
     with pytest.raises(InputError, match="kept no weights of its last epoch; take --weights best"):
