@@ -11,6 +11,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 from cbseg import predict as predict_module
 from cbseg.data import phantom
+from cbseg.data.phantom_files import draw_volume
 from cbseg.job import Job
 from cbseg.training import run
 
@@ -78,7 +79,7 @@ def segment(monkeypatch, capsys, tmp_path):
 @pytest.fixture(scope="session")
 def chest():
     """HU of a phantom, from foot to head."""
-    return phantom.draw_volume(4, 1, slices=21, size=64)[0]
+    return draw_volume(4, 1, slices=21, size=64)[0]
 
 
 @pytest.fixture(scope="session")

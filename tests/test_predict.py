@@ -16,6 +16,7 @@ from PIL import Image
 from cbseg import predict as predict_module
 from cbseg.data import phantom
 from cbseg.data.inputs import CT
+from cbseg.data.phantom_files import draw_volume
 from cbseg.data.volumes import window_to_uint8
 
 TRAINED = ("loss=full", "trainer.max_epochs=25", "trainer.precision=32-true")
@@ -44,7 +45,7 @@ def test_volumes_are_segmented_alike_as_nifti_of_any_orientation_dicom_and_pictu
     phantom.generate(root, "covidB", scans=4, seed=4, size=64)
     split = ["data.split.train=2", "data.split.val=1", "data.split.test=1"]
     run = train(*TRAINED, "trainer.max_epochs=12", "data=covidB_sep", f"data.root={root}", *split)
-    hu = phantom.draw_volume(4, 1, slices=21, size=64)[0]
+    hu = draw_volume(4, 1, slices=21, size=64)[0]
     canonical = nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-2.0, -3.0, 4.0, 1.0]))
     turned = canonical.as_reoriented([[1, -1], [2, 1], [0, -1]])
     nib.save(canonical, tmp_path / "upright.nii")

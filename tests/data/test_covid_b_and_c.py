@@ -13,6 +13,7 @@ from PIL import Image
 
 from cbseg.data import covid_a, covid_b, covid_b_authors, covid_c, phantom
 from cbseg.data.dicom import dicom_files
+from cbseg.data.phantom_files import draw_volume
 from cbseg.data.store import SliceStore, prepare
 from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError
@@ -61,7 +62,7 @@ def test_slices_of_b_are_what_was_drawn(drawn, layout, second):
     slices = read_all(covid_b.find_scans(drawn / layout, classes={1: 1, 2: second, 3: 0}))
     start = 0
     for scan in range(1, SCANS + 1):
-        hu, mask = phantom.draw_volume(SEED, scan, slices=20 + scan % 4, size=SIZE)
+        hu, mask = draw_volume(SEED, scan, slices=20 + scan % 4, size=SIZE)
         for k in range(len(hu)):
             name, image, classes = slices[start + k]
             assert name == f"scan-{scan}-{k:02d}"
@@ -75,7 +76,7 @@ def test_cs_scans_pair_by_number_and_grey_volumes_are_taken_as_they_are(drawn, c
     scans = covid_c.find_scans(drawn / "covidC")
     assert [scan.name for scan in scans] == ["coronacases-1", "radiopaedia-1-85002-0"]
     grey = read_all(scans[1:])
-    hu, mask = phantom.draw_volume(SEED, 2, slices=22, size=SIZE)
+    hu, mask = draw_volume(SEED, 2, slices=22, size=SIZE)
     assert all(
         (a.image == window_to_uint8(b.astype(np.float32), (-1250, 250))).all() for a, b in zip(grey, hu, strict=True)
     )
@@ -106,7 +107,7 @@ def test_a_window_or_crop_that_cannot_be_is_refused(drawn, setting):
 
 
 def test_the_released_intensities_are_raw_over_4095_for_b_and_each_volumes_extremes_for_c(drawn):
-    hu, _ = phantom.draw_volume(SEED, 1, slices=21, size=SIZE)
+    hu, _ = draw_volume(SEED, 1, slices=21, size=SIZE)
     b = next(covid_b.find_scans(drawn / "covidB", intensity="released")[0].read())
     c = next(covid_c.find_scans(drawn / "covidC", intensity="released")[0].read())
     assert (b.image == ((hu[0] + 1024.0) / 4095 * 255).astype(np.uint8)).all()  # truncated, as theirs

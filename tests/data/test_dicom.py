@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from cbseg.data import dicom_file, phantom
 from cbseg.data.dicom import DicomSeries
+from cbseg.data.phantom_files import draw_volume
 from cbseg.data.volumes import AIR, grey_window
 from cbseg.errors import InputError
 
@@ -32,7 +33,7 @@ def drawn(tmp_path_factory):
     """A phantom series of 21 slices, and the HU that it was written from."""
     root = tmp_path_factory.mktemp("dicom") / "covidB"
     phantom.generate(root, "covidB", scans=1, seed=4, size=64)
-    return root / "OpenSourceDCMs/DCM1", phantom.draw_volume(4, 1, slices=21, size=64)[0]
+    return root / "OpenSourceDCMs/DCM1", draw_volume(4, 1, slices=21, size=64)[0]
 
 
 @pytest.fixture

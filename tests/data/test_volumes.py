@@ -4,13 +4,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cbseg.data import phantom
 from cbseg.data.nifti import NiftiVolume
+from cbseg.data.phantom_files import draw_volume
 from cbseg.data.volumes import AIR, grey_window, padding_to_air, window_to_uint8
 from cbseg.errors import InputError
 
 WINDOW = (-1250.0, 250.0)
-HU = phantom.draw_volume(4, 1, slices=21, size=64)[0]
+HU = draw_volume(4, 1, slices=21, size=64)[0]
 RAW = HU.astype(int) + 1024
 OUTSIDE = np.hypot(*(np.mgrid[:64, :64] - 31.5)) > 31
 
