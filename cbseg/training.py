@@ -22,6 +22,7 @@ from cbseg.module import SegmentationModule
 from cbseg.parts import Parts, prepare
 from cbseg.provenance import provenance
 from cbseg.results import Result, read_result
+from cbseg.run_folder import RunFolder
 from cbseg.run_state import LAST
 from cbseg.wandb_log import logged_to_wandb
 
@@ -43,8 +44,9 @@ def run(job: Job) -> Path:
     check_config(config)
     if not config.rerun and folder.is_finished(config):
         refuse_other_data(job)
-        log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
-        return folder.path
+        if folder.metrics.is_file():
+            log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
+            return folder.path
     parts, code = prepare(job), provenance()
     with folder.lock() if parts.trainer.world_size == 1 else nullcontext():  # of several processes, the parent holds it
         if not config.rerun and folder.is_finished(config):
@@ -59,7 +61,8 @@ def run(job: Job) -> Path:
 def refuse_other_data(job: Job) -> None:
     """Refuse to take a finished run for one on data that has changed since, or lies elsewhere and is other data.
 
-    Where the data is no longer there at all, there is nothing to compare.
+    Where the data is no longer there at all, there is nothing to compare. Where its annotation is meant to grow
+    (``data.grows``), the run is kept aside instead, and trains anew.
 
     Raises:
         InputError: If the data cannot be read, is other data, or its points are others; the run's folder says so too.
@@ -72,7 +75,9 @@ def refuse_other_data(job: Job) -> None:
     try:
         datamodule = build(data, "data")
         datamodule.setup()
-        if was != datamodule.fingerprint:
+        if was != datamodule.fingerprint and datamodule.grows:
+            _keep_aside(folder)
+        elif was != datamodule.fingerprint:
             raise InputError(
                 f"{folder}: holds a finished run on other data or points (fingerprint {was}) than those of data.root="
                 f"{data.root} (fingerprint {datamodule.fingerprint}). rerun=true runs it again on these and keeps the "
@@ -81,6 +86,12 @@ def refuse_other_data(job: Job) -> None:
     except InputError as error:
         folder.refusal.write_text(str(error))
         raise
+
+
+def _keep_aside(folder: RunFolder) -> None:
+    """Keep a run on other clicks aside."""
+    log.info("%s: its clicks, or its scans, are others now: trains anew, and the former run is kept in old/", folder)
+    folder.set_aside()
 
 
 def train(job: Job, parts: Parts) -> dict[str, Any]:
@@ -92,6 +103,8 @@ def train(job: Job, parts: Parts) -> dict[str, Any]:
         InputError: If Lightning refuses an argument, or the run began on other data.
     """
     folder, state, first = job.folder, parts.state, parts.trainer.is_global_zero
+    if first and parts.datamodule.grows and folder.is_resumable(job.config) and _began_on_other_data(parts):
+        _keep_aside(folder)
     resumes = folder.open(job.config) if first else folder.is_resumable(job.config)
     last = state.resume(repair=first) if resumes else None
     with logged_to_wandb(parts.trainer, job, state.history) if first else nullcontext():
@@ -216,6 +229,12 @@ def take_weights(trainer: pl.Trainer, module: SegmentationModule, datamodule: Sl
         torch.save(checkpoint, part)
         part.replace(weights)
     trainer.strategy.barrier()
+
+
+def _began_on_other_data(parts: Parts) -> bool:
+    """Tell whether an unfinished run began on other slices or points than those of now."""
+    began = torch.load(parts.state.folder.last, map_location="cpu", weights_only=True)[SliceDataModule.__qualname__]
+    return bool(began != parts.datamodule.state_dict())
 
 
 def _split(parts: Parts) -> dict[str, int]:

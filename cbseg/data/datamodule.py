@@ -56,6 +56,8 @@ class SliceDataModule(pl.LightningDataModule):
         drop_last: Whether an epoch's last batch is left out if it is not full.
         seed: Decides the order of the training slices.
         generate: ``generate(root)`` makes the files first, if given: the phantom.
+        grows: Whether the annotation grows from run to run. A run on other clicks then trains anew, and the former one
+            is kept aside; else it is refused.
 
     Raises:
         InputError: If a setting is impossible; from :meth:`setup`, if the data is.
@@ -78,6 +80,7 @@ class SliceDataModule(pl.LightningDataModule):
         drop_last: bool = False,
         seed: int = 0,
         generate: Callable[[Path], None] | None = None,
+        grows: bool = False,
     ) -> None:
         super().__init__()
         if epoch not in ("once", "released") and not (type(epoch) is int and epoch >= 1):
@@ -101,7 +104,7 @@ class SliceDataModule(pl.LightningDataModule):
         )
         self.labelled, self.unlabelled = labelled, unlabelled
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.epoch, self.drop_last, self.seed = epoch, drop_last, seed
+        self.epoch, self.drop_last, self.seed, self.grows = epoch, drop_last, seed, grows
         self.store: SliceStore
         self.split: Split
 

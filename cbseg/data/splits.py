@@ -106,9 +106,9 @@ def by_annotation(slices: Sequence[SliceInfo], val: float, held_out: float) -> S
     """Train on what people clicked; whole masks validate and test, and where they are too few, clicks held out do.
 
     The first ``val`` of the scans with a mask validate, and the others test. One alone tests. Of five scans with clicks
-    or more, the last ``held_out`` are held out, one at least; of fewer, every ⌊1 / held_out⌋-th annotated slice, which
-    is like its neighbours that train, so that its scores are too good. These test where no scan has a mask, and
-    validate where fewer than two have.
+    or more, the last ``held_out`` are held out, one at least; of fewer, every ⌊1 / held_out⌋-th slice, with infection
+    and without, which is like its neighbours that train, so that its scores are too good. These test where no scan has
+    a mask, and validate where fewer than two have.
 
     Args:
         slices: The subset of those of scans with a mask is ``test``, of those with clicks ``train``.
@@ -134,7 +134,9 @@ def by_annotation(slices: Sequence[SliceInfo], val: float, held_out: float) -> S
         last = max(int(len(clicked) * held_out + 1e-9), 1)
         held = [i for scan in clicked[-last:] for i in places[scan]]
     else:
-        held = train[1 :: int(1 / held_out)]
+        infected = [i for i in train if slices[i].regions]
+        healthy = [i for i in train if not slices[i].regions]
+        held = sorted(infected[1 :: int(1 / held_out)] + healthy[1 :: int(1 / held_out)])
     if not held:
         raise InputError(f"{len(train)} slices with clicks: mark at least two, as one is held out to test")
     return Split([i for i in train if i not in held], held, validate or held)
