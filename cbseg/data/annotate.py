@@ -26,7 +26,7 @@ Mask = NDArray[np.uint8]
 class PointAnnotator:
     """Gives each slice its point annotation: made from its native mask, or read from a file of people's clicks.
 
-    Points made from masks are a pure function of mask, name and settings.
+    Points made from masks are a pure function of mask, name and arguments.
 
     Args:
         sampler: See :func:`cbseg.points.sample_points`.
@@ -116,7 +116,7 @@ class PointAnnotator:
         log.warning("%s; check their slices, rows and columns, and classes", found)
 
     @property
-    def settings(self) -> str:
+    def identity(self) -> str:
         """All that decides the points beside the store."""
         made = (self.sampler, self.seed, self.seed_per_slice, self.empty, self.points_on)
         return repr((*made, self.num_classes, self.clicks))
@@ -154,7 +154,7 @@ def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnn
     Args:
         store: Holds the masks.
         indices: Which slices.
-        annotate: Makes their points; other settings make another file.
+        annotate: Makes their points; another identity makes another file.
 
     Shape:
         - output: :math:`(N, H, W)`, memory-mapped, in the order of ``indices``.
@@ -163,7 +163,7 @@ def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnn
         InputError: If a slice cannot be annotated, or the file cannot be written.
     """
     annotate.review(store)
-    key = hashlib.sha256(repr((list(indices), annotate.settings)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((list(indices), annotate.identity)).encode()).hexdigest()[:12]
     path = store.folder / f"points-{key}.u8"
     shape = (len(indices), *store.images.shape[1:])
     try:

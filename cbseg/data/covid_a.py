@@ -29,7 +29,7 @@ class SliceScan:
         """The image and its mask."""
         return self.image, self.mask
 
-    settings = ""
+    identity = ""
 
     def read(self) -> Iterator[SliceData]:
         """Read the one slice.

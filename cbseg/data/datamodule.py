@@ -176,7 +176,7 @@ class SliceDataModule(pl.LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """Equal for equal files, read in the same way, and equal points; whichever of the slices train."""
-        points = hashlib.sha256(self.annotate.settings.encode()).hexdigest()[:12]
+        points = hashlib.sha256(self.annotate.identity.encode()).hexdigest()[:12]
         return f"{self.store.folder.name}-{points}"
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from cbseg.data.volumes import window_to_uint8
 from cbseg.errors import InputError, check_choice
 
 _MARKER = "phantom.json"
-_VERSION = 2  # raise it when the same settings draw something else
+_VERSION = 2  # raise it when the same arguments draw something else
 
 
 def _write_covid_a(root: Path, scans: int, seed: int, size: int) -> None:
@@ -129,7 +129,7 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
     """Write a phantom dataset, whole or not at all; do nothing if it is there already.
 
     Args:
-        root: The dataset's folder. A phantom there that was drawn with other settings is replaced.
+        root: The dataset's folder. A phantom there that was drawn otherwise is replaced.
         layout: Whose files to write: ``covidA``; ``covidB``, its layout with CT series in HU; ``covidB_authors``, with
             grey values as the authors exported them; ``covidB_nifti``, MedSeg's layout; ``covidC``; or ``own``, NIfTI
             and DICOM with clicks beside them and masks in ``.hidden``.
@@ -144,12 +144,12 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
     root = Path(root)
     write, usual_scans, usual_size = LAYOUTS[layout]
     scans, size = scans or usual_scans, size or usual_size
-    settings = {"version": _VERSION, "layout": layout, "scans": scans, "seed": seed, "size": size}
+    drawn = {"version": _VERSION, "layout": layout, "scans": scans, "seed": seed, "size": size}
     marker = root / _MARKER
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{root}.lock"):
-            if marker.is_file() and json.loads(marker.read_text()) == settings:
+            if marker.is_file() and json.loads(marker.read_text()) == drawn:
                 return
             if root.exists() and not marker.is_file():
                 raise InputError(
@@ -160,7 +160,7 @@ def generate(root: str | Path, layout: str, scans: int | None = None, seed: int 
                 shutil.rmtree(left_behind, ignore_errors=True)
             part.mkdir()
             write(part, scans, seed, size)
-            (part / _MARKER).write_text(json.dumps(settings))
+            (part / _MARKER).write_text(json.dumps(drawn))
             if root.exists():
                 root.rename(old)
             part.rename(root)

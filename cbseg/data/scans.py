@@ -49,7 +49,7 @@ class Scan(Protocol):
         """All that it is read from; a change in one of them makes the store stale."""
 
     @property
-    def settings(self) -> str:
+    def identity(self) -> str:
         """What beside the files decides what :meth:`read` gives; a change makes the store stale."""
 
     def read(self) -> Iterator[SliceData]:

@@ -137,7 +137,7 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
         name: The dataset's name.
 
     Returns:
-        The store's folder, named after the dataset and a fingerprint of the files' names and contents and the settings.
+        The store's folder, named after the dataset and a fingerprint of the files' names and contents and how they are read.
 
     Raises:
         InputError: If a scan cannot be read, or the store cannot be written.
@@ -169,7 +169,7 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
 def _fingerprint(scans: Sequence[Scan], image_size: tuple[int, int]) -> str:
     digest = hashlib.sha256(repr((_FORMAT, image_size)).encode())
     for scan in scans:
-        digest.update(repr((scan.name, scan.subset, scan.settings)).encode())
+        digest.update(repr((scan.name, scan.subset, scan.identity)).encode())
         for path in scan.files:
             digest.update(os.fsencode(path.name))  # names pair images and masks, and number slices
             try:

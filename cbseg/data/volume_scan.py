@@ -51,7 +51,7 @@ class VolumeScan:
     naming: str = ""
 
     @property
-    def settings(self) -> str:
+    def identity(self) -> str:
         """Labels, intensity, crop, turning, and the names of classes."""
         how = (sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down)
         return repr((*how, self.naming) if self.naming else how)

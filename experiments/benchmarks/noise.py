@@ -20,7 +20,7 @@ class NoiseScan:
     name: str
     length: int
     subset: str = ""
-    settings: str = ""
+    identity: str = ""
     files: tuple[Path, ...] = ()
 
     def read(self) -> Iterator[SliceData]:

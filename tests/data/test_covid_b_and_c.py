@@ -132,8 +132,8 @@ def test_a_crop_keeps_the_middle_of_image_and_mask_alike(drawn):
 
 def test_scans_that_lie_upside_down_are_turned_by_name_image_and_mask_alike(drawn):
     usual, turned = (covid_c.find_scans(drawn / "covidC", upside_down=pattern) for pattern in (None, "radiopaedia-*"))
-    assert usual[0].settings == turned[0].settings
-    assert usual[1].settings != turned[1].settings  # the store is prepared anew
+    assert usual[0].identity == turned[0].identity
+    assert usual[1].identity != turned[1].identity  # the store is prepared anew
     for before, after in zip(usual[1].read(), turned[1].read(), strict=True):
         assert (after.image == before.image[::-1]).all()
         assert (after.mask == before.mask[::-1]).all()

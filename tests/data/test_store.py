@@ -52,7 +52,7 @@ def test_statistics_count_what_table_1_counts(covid_a, tmp_path):
     assert statistics["infected_regions"] == sum(item.regions for item in store.slices) > 32
 
 
-def test_it_is_built_once_and_anew_only_when_contents_or_settings_change(covid_a, tmp_path):
+def test_it_is_built_once_and_anew_only_when_contents_or_how_they_are_read_change(covid_a, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(covid_a, root)
     first = prepare(find_scans(root), SIZE, tmp_path, "covidA")
@@ -180,7 +180,7 @@ def test_a_store_with_more_in_a_file_than_its_index_says_is_refused(covid_a, tmp
 class Coloured:
     """A scan whose slices have three channels."""
 
-    name, subset, settings, files = "colour", "", "", ()
+    name, subset, identity, files = "colour", "", "", ()
 
     def read(self):
         yield SliceData("colour-0", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
@@ -209,7 +209,7 @@ def test_a_mask_that_is_known_in_part_keeps_its_clicks_at_training_size(tmp_path
     mask[5, 5], mask[50:53, 60:90], mask[90, 120] = 1, 0, 2
 
     class Scan:
-        name, subset, files, settings = "one", "", (), ""
+        name, subset, files, identity = "one", "", (), ""
 
         def read(self):
             yield SliceData("one-0", np.zeros((96, 128), np.uint8), mask)
