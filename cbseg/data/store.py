@@ -137,7 +137,7 @@ def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, na
         name: The dataset's name.
 
     Returns:
-        The store's folder, named after the dataset and a fingerprint of the files' names and contents and how they are read.
+        The store's folder, named after the dataset and a fingerprint of its files' names, contents and identity.
 
     Raises:
         InputError: If a scan cannot be read, or the store cannot be written.
