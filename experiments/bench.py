@@ -25,7 +25,7 @@ from experiments.benchmarks.lcfcn import bench_lcfcn
 from experiments.benchmarks.store import bench_store
 from experiments.benchmarks.training import BATCH, GPU, SIZE, STEPS, WARM_UP, flops_per_image, matrix_rate, ours, plain
 
-LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "lcfcn", "cb_lcfcn")
+LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "lcfcn", "cb_lcfcn")
 PARTS = ("store", "training", "lcfcn")
 
 
@@ -60,8 +60,9 @@ def bench_training(folder: Path, losses: tuple[str, ...]) -> dict[str, dict[str,
         }
         print(f"{loss}: {rows[loss]['ratio']:.2f} × the plain step's speed", file=sys.stderr)  # the table takes a while
     for row in rows.values():
-        if "pl" in rows:
-            row["of PL's speed, %"] = 100 * row["ours, images/s"] / rows["pl"]["ours, images/s"]
+        for other, title in (("pl", "PL"), ("cb_fliprot", "CB(Flip, Rot)")):
+            if other in rows:
+                row[f"of {title}'s speed, %"] = 100 * row["ours, images/s"] / rows[other]["ours, images/s"]
     return rows
 
 

@@ -23,6 +23,7 @@ LOSSES = {
     "pl": "Point loss (PL)",
     "cb_flip": "CB(Flip) + PL",
     "cb_fliprot": "CB(Flip, Rot) + PL",
+    "cb_crf": "CB(Flip, Rot) + PL + CRF",
     "lcfcn": "LCFCN",
     "cb_lcfcn": "CB-LCFCN",
 }

@@ -72,6 +72,7 @@ def test_it_is_consistent_under_flips_and_quarter_turns():
 
 def test_it_stands_inside_consistency_by_config_alone():
     config = compose(["loss=cb_fliprot", "loss@loss.supervised=pl_crf", "data.image_size=32"])
+    assert config.loss == compose(["loss=cb_crf", "data.image_size=32"]).loss
     loss = build(config.loss, "loss")
     assert isinstance(loss, Consistency)
     assert isinstance(loss.supervised, GatedCRF)
