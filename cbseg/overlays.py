@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cbseg.data.datamodule import SliceDataModule
-from cbseg.drawing import COLOURS, Mask, paint, show
+from cbseg.drawing import Mask, legend, paint, show
 from cbseg.points import IGNORE, resize_points
 
 
@@ -77,9 +77,11 @@ class SliceRecorder(pl.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name, arrays in chosen_slices(data, data.split.test, self.count, outputs["predictions"]):
-            self._record(name, **arrays)
+            self._record(name, data.class_names, **arrays)
 
-    def _record(self, name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> None:
+    def _record(
+        self, name: str, classes: tuple[str, ...], image: Mask, points: Mask, truth: Mask, prediction: Mask
+    ) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(self.folder / f"{name}.npz", image=image, points=points, truth=truth, prediction=prediction)
         figure = Figure(figsize=(10, 3), layout="constrained")
@@ -88,5 +90,5 @@ class SliceRecorder(pl.Callback):
         show(axes[1], image, "points", points)
         show(axes[2], paint(image, truth), "truth")
         show(axes[3], paint(image, truth, prediction), "prediction")
-        figure.supxlabel(COLOURS, fontsize=8)
+        figure.supxlabel(legend(classes), fontsize=8)
         figure.savefig(self.folder / f"{name}.png", dpi=110)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_origin
 
+from cbseg.class_names import class_names
 from cbseg.errors import InputError
 from cbseg.json_file import write_json
 from cbseg.run_folder import RunFolder
@@ -80,6 +81,14 @@ class Result:
         """Write it into its run's folder, which is finished then."""
         first = {name: getattr(self, name) for name in ("schema", "data", "loss", "seed", "settings", "status")}
         write_json(folder.metrics, first | asdict(self))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes but background, as its data config gives them."""
+        prefix = "data.find_scans.classes."
+        classes = {key.removeprefix(prefix): value for key, value in self.keys.items() if key.startswith(prefix)}
+        counted = self.counts.get("tp")
+        return class_names(classes, 1 + (len(counted) if isinstance(counted, list) else 1))
 
     def of_last_epoch(self) -> "Result":
         """Return it with the last epoch's scores and counts instead of the selected one's."""

@@ -20,7 +20,7 @@ from cbseg.drawing import Mask
 from cbseg.errors import InputError, check_choice
 from cbseg.job import Job
 from cbseg.overlays import chosen_slices
-from cbseg.points import IGNORE
+from cbseg.points import IGNORE, is_infection
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class ValidationOverlays(pl.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name, arrays in chosen_slices(data, data.split.val, self.count, outputs["predictions"]):
-            self.images.append(mask_image(name, **arrays))
+            self.images.append(mask_image(name, data.class_names, **arrays))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what was collected."""
@@ -160,21 +160,35 @@ class ValidationOverlays(pl.Callback):
         self.images = []
 
 
-def mask_image(name: str, image: Mask, points: Mask, truth: Mask, prediction: Mask) -> wandb.Image:
+def mask_image(
+    name: str, classes: tuple[str, ...], image: Mask, points: Mask, truth: Mask, prediction: Mask
+) -> wandb.Image:
     """Make a slice with its masks for W&B to show: each class has a number of its own, and clicks are 5 × 5 pixels.
+
+    Args:
+        name: The slice's.
+        classes: The names of the classes but background.
+        image: Grey.
+        points: The annotation.
+        truth: The mask; what is not known of it is not shown.
+        prediction: Classes.
 
     Shape:
         - image, points, truth, prediction: :math:`(H, W)` uint8.
     """
-    clicks = np.where(points == IGNORE, 0, np.where(points == 0, 3, 4)).astype(np.uint8)
+    count = len(classes)
+    clicks = np.where(points == IGNORE, np.uint8(0), points + np.uint8(2 * count + 1))
     if (points == 0).all():  # a slice without infection is annotated as such everywhere
         clicks = np.zeros_like(clicks)
     masks = {
-        "truth": {"mask_data": (truth > 0) * np.uint8(1), "class_labels": {1: "infection"}},
-        "prediction": {"mask_data": (prediction > 0) * np.uint8(2), "class_labels": {2: "predicted infection"}},
+        "truth": {"mask_data": truth * is_infection(truth), "class_labels": dict(enumerate(classes, 1))},
+        "prediction": {
+            "mask_data": np.where(prediction > 0, prediction + np.uint8(count), np.uint8(0)),
+            "class_labels": {k: f"predicted {each}" for k, each in enumerate(classes, count + 1)},
+        },
         "points": {
             "mask_data": grey_dilation(clicks, size=5),
-            "class_labels": {3: "click on background", 4: "click on infection"},
+            "class_labels": {k: f"click on {each}" for k, each in enumerate(("background", *classes), 2 * count + 1)},
         },
     }
     return wandb.Image(image, caption=name, masks=masks)

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from skimage.measure import regionprops
 
-from cbseg.drawing import COLOURS, paint, show
+from cbseg.drawing import legend, paint, show
 from cbseg.metrics import count_errors, region_grid
 from cbseg.points import IGNORE, find_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, find_results
@@ -99,7 +99,7 @@ def qualitative(data: str, runs: ByLoss, slices: Slices) -> Figure:
             dice = runs[loss][1].test["dice"]
             title = f"{titles(runs)[loss]}, test Dice {'undefined' if dice is None else f'{dice:.2f}'}"
             show(ax, paint(arrays["image"], arrays["truth"], arrays["prediction"]), title)
-    figure.suptitle(f"{data}. {COLOURS}", fontsize=9)
+    figure.suptitle(f"{data}. {legend(_classes(runs))}", fontsize=9)
     return figure
 
 
@@ -129,8 +129,14 @@ def counting(data: str, runs: ByLoss, slices: Slices) -> Figure:
             f"test MAE {test['mae']:.2f}, GAME {test['game']:.2f}",
             fontsize=8,
         )
-    figure.suptitle(f"{data}. {COLOURS}; a framed cell holds too many centroids (+) or too few (−)", fontsize=9)
+    framed = "a framed cell holds too many centroids (+) or too few (−)"
+    figure.suptitle(f"{data}. {legend(_classes(runs))}; {framed}", fontsize=9)
     return figure
+
+
+def _classes(runs: ByLoss) -> tuple[str, ...]:
+    """Return the names of the classes that some runs tell apart."""
+    return next(iter(runs.values()))[1].class_names
 
 
 def number_regions(ax: Axes, mask: NDArray[np.uint8]) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cbseg.drawing import COLOURS, paint
+from cbseg.drawing import legend, paint
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
 from cbseg.points import IGNORE, count_regions, is_infection
@@ -241,7 +241,8 @@ def section(title: str, setting: Setting | None, runs: list[Run]) -> dict[str, A
         dataset = {"name": data, "runs": of_data, "distribution": distribution(of_data)}
         dataset["charts"] = list(filter(None, (chart(score, of_data) for score in CURVES)))
         dataset["terms"] = list(filter(None, (chart(term, of_data) for term in terms if term not in CURVES)))
-        datasets.append(dataset | {"pictures": pictures(compared.get(data, {}))})
+        names = next((result.class_names for _, result in compared.get(data, {}).values()), ("infection",))
+        datasets.append(dataset | {"pictures": pictures(compared.get(data, {})), "colours": legend(names)})
     return {"title": title, "runs": runs, "tables": tables(setting) if setting else [], "datasets": datasets}
 
 
@@ -266,7 +267,6 @@ def write(runs: Path) -> Path:
         sections=[section(title, setting, of_setting) for title, (setting, of_setting) in found.items()],
         titles=losses,
         styles=styles,
-        colours=COLOURS,
         missing=MISSING,
     )
     path = runs / "report.html"

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
-from cbseg.results import Setting, by_setting, find_results
+from cbseg.metrics import COUNTS, segmentation_scores
+from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message
 from experiments.table_format import Cell, Table
 
@@ -94,6 +96,32 @@ def scores_table(kind: str, data: str, setting: Setting) -> Table:
     return Table(name, caption, "Loss function", rows, DIGITS)
 
 
+def class_table(data: str, setting: Setting) -> Table | None:
+    """Make a table of segmentation scores by class, of a dataset that tells several kinds of infection apart."""
+    found = setting.by_seed().get(data, {})
+    rows: dict[str, dict[str, Cell]] = {}
+    for loss, title in titles(found).items():
+        runs = {seed: setting.results[run] for seed, run in found[loss].items()}
+        names = next(iter(runs.values())).class_names
+        if len(names) < 2:
+            return None
+        scores = {seed: [_scores_of(run, k) for k in range(len(names))] for seed, run in runs.items()}
+        for k, name in enumerate(names):
+            rows[f"{title}: {name}"] = {
+                column: Cell({seed: by_class[k][score] for seed, by_class in scores.items()}, None)
+                for score, column in COLUMNS["segmentation"].items()
+            }
+    caption = f"{data} segmentation by class, ours, {_over(map(len, found.values()))}"
+    return Table(f"table_{data}_classes", caption, "Loss function: class", rows, DIGITS)
+
+
+def _scores_of(run: Result, k: int) -> dict[str, float | None]:
+    """Return a run's scores of its foreground class ``k``, from 0; None where one is undefined."""
+    counts = torch.tensor([run.counts[name][k] for name in COUNTS])[:, None]
+    scores = segmentation_scores(counts, run.counts.get("sparse", 0))
+    return {name: None if score.isnan() else score.item() for name, score in scores.items()}
+
+
 def _best(rows: dict[str, dict[str, Cell]], best_of: Callable[[Iterable[float]], float]) -> list[tuple[str, str]]:
     """Return row and column of each column's best of two or more weakly supervised losses; ties are as rounded."""
     best: list[tuple[str, str]] = []
@@ -115,13 +143,13 @@ def _over(seeds: Iterable[int]) -> str:
 
 
 def tables(setting: Setting) -> list[Table]:
-    """Make the paper's tables from the runs of one setting, whatever was run, then those of other datasets."""
+    """Make the paper's tables from the runs of one setting, then those of other datasets, and of classes apart."""
     found = setting.by_seed()
     shown = [statistics_table(setting)]
     for kind in COLUMNS:
         others = sorted(found.keys() - PAPER[kind].keys())
         shown += [scores_table(kind, data, setting) for data in [*PAPER[kind], *others]]
-    return shown
+    return shown + list(filter(None, (class_table(data, setting) for data in sorted(found))))
 
 
 def write(runs: Path, last: bool = False) -> str:

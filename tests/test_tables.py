@@ -210,3 +210,20 @@ def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_
     assert list(ablation(tmp_path, ["loss.weight"], data="covidB_sep").rows) == ["covidB_sep cb_flip weight=1.0 (1)"]
     with pytest.raises(InputError, match="no finished run of data=covidC_sep"):
         ablation(tmp_path, ["loss.weight"], data="covidC_sep")
+
+
+def test_kinds_of_infection_have_scores_of_their_own(tmp_path):
+    counts = {"tp": [8, 1], "fp": [2, 0], "fn": [2, 3], "tn": [88, 96], "count_errors": [0] * 5, "slices": 1}
+    keys = {f"data.find_scans.classes.{name}": value for name, value in (("ggo", 1), ("consolidation", 2))}
+    for loss in ("pl", "full"):
+        made_results.write(tmp_path, made_results.result("own", loss, 0, counts=counts, keys=keys))
+    markdown = tables.write(tmp_path)
+    assert "**own segmentation by class, ours, 1 seed" in markdown
+    assert "| Point loss (PL): ggo            | 0.80 " in markdown
+    assert "| Point loss (PL): consolidation  | 0.40 " in markdown
+    assert "by class" not in tables.write(write_one(tmp_path / "other"))
+
+
+def write_one(runs):
+    finished(runs, "covidA", "pl", 0, 0.6)
+    return runs

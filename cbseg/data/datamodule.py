@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cbseg.class_names import class_names
 from cbseg.data.annotate import PointAnnotator
 from cbseg.data.preprocess import height_and_width, normalise
 from cbseg.data.samplers import EpochSampler, MixedSampler
@@ -164,6 +165,11 @@ class SliceDataModule(pl.LightningDataModule):
                 len(train),
             )
         return split._replace(train=train)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes but background, as the data config gives them."""
+        return class_names(getattr(self.find_scans, "keywords", {}).get("classes"), self.annotate.num_classes)
 
     @property
     def can_select(self) -> bool:

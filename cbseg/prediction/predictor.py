@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from cbseg.class_names import class_names
 from cbseg.config import build
 from cbseg.data.preprocess import height_and_width, normalise, resized
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
@@ -28,7 +29,6 @@ from cbseg.trainer import run_precision
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("best", "last")
-INFECTION = "infection"
 
 _BATCH = {"cpu": 4, "cuda": 32}  # a CPU's cores are busy with few slices, and more only take memory
 
@@ -89,7 +89,7 @@ class Predictor:
         self.window: tuple[float, float] | None = tuple(reading.window) if "window" in reading else None
         self.size = height_and_width(config.data.image_size)
         self.num_classes: int = config.model.num_classes
-        self.classes = _class_names(config)
+        self.classes = class_names(reading.get("classes"), config.model.num_classes)
         if "weights" in config.model:
             config.model.weights = "none"
         config.trainer.accelerator = "cpu" if self.device.type == "cpu" else "gpu"
@@ -157,14 +157,6 @@ class Predictor:
             )
         window = grey_window(volume, "window", self.window)
         return lambda k: window_to_uint8(volume.slice(k), window)
-
-
-def _class_names(config: Any) -> tuple[str, ...]:
-    """Name a run's classes but background, as its data config does."""
-    numbers = range(1, config.model.num_classes)
-    named = {value: name for name, value in (config.data.get("classes") or {}).items()}
-    usual = [INFECTION] if len(numbers) == 1 else [f"class{k}" for k in numbers]
-    return tuple(str(named.get(k, name)) for k, name in zip(numbers, usual, strict=True))
 
 
 def _last_weights(folder: RunFolder) -> Path:

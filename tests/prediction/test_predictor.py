@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cbseg import training
+from cbseg.class_names import class_names
 from cbseg.errors import InputError
 from cbseg.prediction import predictor as predictor_module
 from cbseg.prediction.predictor import Predictor
@@ -94,13 +95,9 @@ def test_the_last_epochs_weights_are_those_that_the_run_ended_with(train, monkey
 
 def test_classes_are_named_as_the_data_config_names_them(on_volumes, tmp_path):
     assert Predictor(on_volumes).classes == ("infection",)
-    config = OmegaConf.load(on_volumes / "config.yaml")
-    config.model.num_classes = 4
-    assert predictor_module._class_names(config) == ("class1", "class2", "class3")
-    OmegaConf.update(
-        config, "data.classes", {"background": 0, "ggo": 1, "consolidation": 2, "effusion": 3}, force_add=True
-    )
-    assert predictor_module._class_names(config) == ("ggo", "consolidation", "effusion")
+    kinds = {"background": 0, "ggo": 1, "consolidation": 2, "effusion": 3}
+    assert class_names(kinds, 4) == ("ggo", "consolidation", "effusion")
+    assert class_names(None, 4) == ("class1", "class2", "class3")
 
 
 def test_the_runs_decision_is_taken(on_volumes, greys, tmp_path):
