@@ -54,6 +54,8 @@ def die_at(monkeypatch, epoch, batch, hook="training_step"):
         (f"+trainer.callbacks.ema={EMA}", (2, 1, "training_step")),
         (f"+trainer.callbacks.ema={EMA}", (0, 0, "test_step")),
         (f"+trainer.callbacks.stop={STOP}", (2, 0, "training_step")),
+        ("decision.rule=prior", (0, 0, "test_step")),
+        ("decision.rule=prior", (3, 0, "training_step")),
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, monkeypatch, setting, moment):
