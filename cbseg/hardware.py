@@ -93,6 +93,13 @@ def fast_memory_format(accelerator: str = "auto") -> torch.memory_format:
     return torch.contiguous_format if on_cpu and avx2 else torch.channels_last
 
 
+def device_name(device: torch.device) -> str:
+    """Return a device's name for people: ``a GPU (NVIDIA H100)``, ``the CPU (8 threads)``."""
+    if device.type == "cuda":
+        return f"a GPU ({torch.cuda.get_device_name(device)})"
+    return f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
 def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     """Give an optimiser's loaded state the layout of its parameters.
 

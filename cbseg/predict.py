@@ -20,7 +20,7 @@ from cbseg.data.dicom import DicomSeries
 from cbseg.data.inputs import CT, each_series, list_cts, open_volume
 from cbseg.data.scans import is_picture, read_grey
 from cbseg.errors import InputError
-from cbseg.hardware import keep_freed_memory
+from cbseg.hardware import device_name, keep_freed_memory
 from cbseg.prediction.files import Wishes, picture_writers, refuse_existing, volume_writers, write_whole
 from cbseg.prediction.predictor import WEIGHTS, Predictor
 from cbseg.prediction.segmentation import segment
@@ -107,12 +107,13 @@ def main() -> None:
     wishes = Wishes(arguments.dicom_seg, arguments.seg_nrrd, arguments.probabilities, arguments.lungs)
     try:
         _require_extras(wishes)
-        predictor = Predictor(arguments.run, arguments.weights, arguments.device)
+        predictor = Predictor(arguments.run, arguments.weights, arguments.device, arguments.trust)
         arguments.out.mkdir(parents=True, exist_ok=True)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {arguments.out}: cannot be made ({error.strerror}); give another folder with --out")
+    print(f"{arguments.run}: segments on {device_name(predictor.device)}", file=sys.stderr)
     count = failed = 0
     for ct in list_cts(arguments.ct):
         try:
@@ -148,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--lungs", type=Path, metavar="LABELS", help="lungs as NIfTI (1 right, 2 left), or a folder of them by CT")
     add("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of the best or the last epoch (default: best)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:<n> (default: auto, a GPU if there is one)")
+    trust = "a network that the run's config names and is none of cbseg's, or its module; it may run code"
+    add("--trust", action="append", default=[], metavar="NAME", help=trust)
     return parser
 
 

@@ -1,18 +1,22 @@
 """The run folder: where it lies, what is in it, whose it is, and what became of its run."""
 
 import copy
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from cbseg.errors import InputError
+from cbseg.run_config import read_config
 from cbseg.run_name import FREE_KEYS, flat, is_free
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 5  # seconds for a lock
 
@@ -94,7 +98,8 @@ class RunFolder:
         """Return whether it holds this config's finished run.
 
         Raises:
-            InputError: If it holds the finished run of another config; the message names the keys that differ.
+            InputError: If it holds the finished run of another config; the message names the keys that differ. Or if
+                that config is damaged.
         """
         if not self.metrics.is_file():
             return False
@@ -110,7 +115,9 @@ class RunFolder:
         begun = self.last.is_file() and not self.metrics.is_file()
         try:
             return begun and not self.differences(config)
-        except FileNotFoundError:  # another process of this run just moved it aside
+        except InputError as error:
+            if self.config.exists():  # else another process of this run just moved it aside
+                log.warning("%s; its unfinished run does not go on", error)
             return False
 
     def state(self, config: DictConfig) -> State:
@@ -131,7 +138,7 @@ class RunFolder:
 
     def differences(self, config: DictConfig) -> str:
         """Return the keys in which its config differs from this one, and how; nothing where none does but free keys."""
-        there: Any = OmegaConf.load(self.config)
+        there = read_config(self.config)
         here = copy.deepcopy(config)
         OmegaConf.set_struct(here, False)
         for key in FREE_KEYS:  # as it would be in the folder's place: other keys may be derived from these

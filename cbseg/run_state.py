@@ -2,7 +2,6 @@
 
 import logging
 import math
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from cbseg.errors import InputError
+from cbseg.checkpoint import damage_refused, read_checkpoint
 from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -20,6 +19,11 @@ log = logging.getLogger(__name__)
 
 LAST = "last"
 """What to monitor where no score tells epochs apart: the last epoch's weights are taken."""
+
+_REMEDY = (
+    "The state_dict of each of trainer.callbacks may hold numbers, texts, lists, dicts and tensors alone. "
+    "Remove the file, and the run begins anew"
+)
 
 
 class RunState(Checkpoint):
@@ -99,15 +103,9 @@ class RunState(Checkpoint):
         """Read ``last.ckpt``, of which what is not looked at stays on disk.
 
         Raises:
-            InputError: If a callback keeps there what only code can read back.
+            InputError: If it is damaged, or a callback keeps there what only code can read back.
         """
-        try:
-            return torch.load(self.folder.last, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{self.folder.last}: cannot be read back ({str(error).splitlines()[0]}); the state_dict of each of "
-                "trainer.callbacks may hold numbers, texts, lists, dicts and tensors"
-            ) from error
+        return read_checkpoint(self.folder.last, ("state_dict", "callbacks", "epoch", "global_step"), _REMEDY)
 
     def write_best(self, last: dict[str, Any]) -> None:
         """Write ``best.ckpt``, the weights in ``last.ckpt`` that were validated, which a callback may have averaged."""
@@ -129,9 +127,13 @@ class RunState(Checkpoint):
 
         Args:
             repair: Whether to write what the other files lack, if the run was killed before they were written.
+
+        Raises:
+            InputError: If it is damaged.
         """
         last = self.read_last()
-        self.load_state_dict(last["callbacks"][self.state_key])
+        with damage_refused(self.folder.last, _REMEDY):
+            self.load_state_dict(last["callbacks"][self.state_key])
         if repair:
             self.write_curves()
             if self.best["epoch"] == self.epochs:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from cbseg.checkpoint import read_checkpoint
 from cbseg.config import build
 from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
@@ -160,7 +161,7 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     if not state.complete:
         trainer.fit(module, datamodule=datamodule, ckpt_path=last)
     elif last is not None:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        checkpoint = state.read_last()
         timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     loader, limit = datamodule.train_dataloader(), trainer.limit_train_batches
@@ -213,7 +214,7 @@ def take_weights(trainer: pl.Trainer, module: SegmentationModule, datamodule: Sl
 
     The estimate goes into the checkpoint, for those who predict with it.
     """
-    checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(weights, ["state_dict"])
     module.load_state_dict(checkpoint["state_dict"])
     if module.decision.rule != "prior":
         return

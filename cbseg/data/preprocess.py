@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from cbseg.errors import ArgumentError
 
+_LARGEST = 4096  # pixels of a side
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -18,11 +19,11 @@ def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Return both sides of ``image_size``, which may be one number for both.
 
     Raises:
-        InputError: If it is neither one number nor two, or a side is too small for the network.
+        InputError: If it is neither one number nor two, or a side is too small or too large for the network.
     """
     size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
-        raise ArgumentError(f"image_size={image_size}: give one number or [height,width], 32 pixels or more")
+    if len(size) != 2 or not all(isinstance(side, int) and 32 <= side <= _LARGEST for side in size):
+        raise ArgumentError(f"image_size={image_size}: give one number or [height,width], 32 to {_LARGEST} pixels")
     return size[0], size[1]
 
 

@@ -37,6 +37,24 @@ def reading(path: Path | str, what: str = "cannot be read", advice: str = "copy 
         raise InputError(f"{path}: {what} ({' '.join(detail.split())[:300]}); {advice}") from error
 
 
+@contextmanager
+def reading_values(path: Path) -> Iterator[None]:
+    """Do as :func:`reading`, for a run's own file whose values are looked at: each InputError names the file too.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: If anything is raised.
+    """
+    try:
+        with reading(path, "is not as its run wrote it", "take the folder as the run left it, or run it again"):
+            yield
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from error
+
+
 def require_room(path: Path, voxels: int, bytes_each: int) -> None:
     """Refuse a file whose header claims more than a CT has, or than fits into memory, before it is unpacked.
 

@@ -107,13 +107,23 @@ def with_reading(
             sizes.
     """
     check_choice("intensity", intensity, ["window", "released"])
-    if not _is_pair(window, (int, float)) or not window[0] < window[1]:
-        raise InputError(f"data.find_scans.window={window}: give [low,high] in HU, such as [-1250,250]")
+    low, high = require_window(window)
     if crop is not None and (not _is_pair(crop, (int,)) or min(crop) < 1):
         raise InputError(f"data.find_scans.crop={crop}: give [rows,columns], 1 or more, or null for whole slices")
     kept = None if crop is None else (crop[0], crop[1])
     how = released if intensity == "released" else intensity
-    return [replace(scan, window=(window[0], window[1]), intensity=how, crop=kept) for scan in scans]
+    return [replace(scan, window=(low, high), intensity=how, crop=kept) for scan in scans]
+
+
+def require_window(window: object) -> tuple[float, float]:
+    """Return the lower and the upper end of a window, HU.
+
+    Raises:
+        InputError: If it is not two numbers in order.
+    """
+    if not isinstance(window, Sequence) or not _is_pair(window, (int, float)) or not window[0] < window[1]:
+        raise InputError(f"data.find_scans.window={window}: give [low,high] in HU, such as [-1250,250]")
+    return window[0], window[1]
 
 
 def _is_pair(setting: object, kinds: tuple[type, ...]) -> bool:

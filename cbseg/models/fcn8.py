@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cbseg.errors import ArgumentError, check_choice
 from cbseg.models.weights import load_vgg16
 
+_MOST_CONVOLUTIONS = 100  # in a stage
 _CAFFE_PAD = 100
 _CAFFE_CROP = {"pool4": 5, "pool3": 9, "image": 31}
 
@@ -97,6 +98,8 @@ class FCN8(nn.Module):
                 f"fc_channels={fc_channels}, channels={list(channels)}, convolutions={list(convolutions)}, "
                 f"num_classes={num_classes}: 1 or more each"
             )
+        if max(convolutions) > _MOST_CONVOLUTIONS:
+            raise ArgumentError(f"convolutions={list(convolutions)}: {_MOST_CONVOLUTIONS} or fewer in each stage")
         if not 0 <= dropout <= 1:
             raise ArgumentError(f"dropout={dropout}: give a probability, 0 to 1")
         self.padding = padding

@@ -1,38 +1,20 @@
 """Loading VGG16's weights into an FCN8, from torchvision or from a file."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from cbseg.checkpoint import read_tensors
 from cbseg.errors import ArgumentError, InputError
 
 log = logging.getLogger(__name__)
 
 # torchvision's fully connected layers, and the convolutions that they become
 _CLASSIFIER = {"classifier.0.": "fc6.", "classifier.3.": "fc7."}
-
-
-@contextmanager
-def damage_refused(path: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever the loading of a broken file raises, which can be anything, into one error.
-
-    Raises:
-        InputError: With the file, the first line of the reason, and the remedy.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise InputError(
-            f"{path}: is damaged or not a file of plain tensors ({reason}); nothing in it was run. {remedy}"
-        ) from error
 
 
 def load_vgg16(net: nn.Module, weights: str) -> None:
@@ -99,8 +81,7 @@ def _download_imagenet() -> dict[str, Tensor]:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ArgumentError(f"weights={path}: no such file; give imagenet, none or the path of a VGG16 state dict")
-    with damage_refused(path, "Save it with torch.save(model.state_dict(), path)"):
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_tensors(path, "Save it with torch.save(model.state_dict(), path)")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(
             f"{path}: holds {type(state).__name__}, not a state dict; save it with torch.save(model.state_dict(), path)"

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from cbseg.checkpoint import damage_refused
 from cbseg.class_names import class_names
-from cbseg.config import build
 from cbseg.data.preprocess import height_and_width, normalise, resized
+from cbseg.data.reading import reading_values
+from cbseg.data.volume_scan import require_window
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
-from cbseg.decision import Decision
-from cbseg.errors import InputError, check_choice
-from cbseg.hardware import autocast_to, find_device
-from cbseg.models.weights import damage_refused
+from cbseg.errors import InputError, check_choice, check_whole
+from cbseg.hardware import autocast_to, fast_memory_format, find_device
 from cbseg.module import predict_mask, predict_probabilities
-from cbseg.parts import build_network
+from cbseg.points import IGNORE
+from cbseg.run_config import read_config
 from cbseg.run_folder import RunFolder
+from cbseg.saved_parts import load_parts
 from cbseg.trainer import run_precision
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Predictor:
         run: The run's folder.
         weights: ``best``, which were selected and tested, or ``last``, those of the last epoch.
         device: ``auto`` takes a GPU if there is one; or ``cpu``, ``cuda``, ``cuda:1``.
+        trusted: What its config may name beside the project's own networks; see :func:`cbseg.saved_parts.load_parts`.
 
     Attributes:
         classes: The names of the classes but background, class 1 first.
@@ -63,11 +65,11 @@ class Predictor:
         device: Where the network is.
 
     Raises:
-        InputError: If the run holds no such readable weights, or was trained on slices that were read in its dataset's
-            own way; or if there is no such device.
+        InputError: If the run holds no readable config or no such weights, its network is not trusted, or it was
+            trained on slices that were read in its dataset's own way; or if there is no such device.
     """
 
-    def __init__(self, run: Path, weights: str = "best", device: str = "auto") -> None:
+    def __init__(self, run: Path, weights: str = "best", device: str = "auto", trusted: Sequence[str] = ()) -> None:
         check_choice("weights", weights, list(WEIGHTS))
         folder = RunFolder(run)
         if not folder.best.is_file() or not folder.config.is_file():
@@ -78,31 +80,37 @@ class Predictor:
         if not folder.metrics.is_file():
             log.warning("%s: is not finished; its %s weights so far are taken", run, weights)
         self.run, self.weights, self.device = run, weights, find_device(device)
-        config: Any = OmegaConf.load(folder.config)
-        reading = config.data.find_scans
-        for key, usual in (("intensity", "window"), ("crop", None)):
-            if reading.get(key, usual) != usual:
-                raise InputError(
-                    f"{run}: was trained with data.find_scans.{key}={reading[key]}, which fits its dataset alone; "
-                    "give a run of protocol=paper"
-                )
-        self.window: tuple[float, float] | None = tuple(reading.window) if "window" in reading else None
-        self.size = height_and_width(config.data.image_size)
-        self.num_classes: int = config.model.num_classes
-        self.classes = class_names(reading.get("classes"), config.model.num_classes)
-        if "weights" in config.model:
-            config.model.weights = "none"
-        config.trainer.accelerator = "cpu" if self.device.type == "cpu" else "gpu"
-        self._autocast = autocast_to(run_precision(config), self.device)
-        self.net = build_network(config).eval()
-        self.decision: Decision = build(config.decision, "decision")
-        file = folder.best if weights == "best" else _last_weights(folder)
-        with damage_refused(file, "Run it again with rerun=true"):
-            state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-            for name, part in (("net.", self.net), ("decision.", self.decision)):
-                part.load_state_dict({k.removeprefix(name): x for k, x in state.items() if k.startswith(name)})
+        config = read_config(folder.config)
+        with reading_values(folder.config):
+            self._read(config)
+        parts = load_parts(config, folder.config, folder.best if weights == "best" else _last_weights(folder), trusted)
+        self.net, self.decision = parts["model"], parts["decision"]
+        self.net.to(memory_format=fast_memory_format(config.trainer.accelerator))
         self.decision.to(self.device)
         self.net.to(self.device)
+
+    def _read(self, config: Any) -> None:
+        """Take over what a run's config says of its slices.
+
+        Raises:
+            InputError: If a value is none that a run has, or the slices were read in their dataset's own way.
+        """
+        found = config.data.find_scans
+        for key, usual in (("intensity", "window"), ("crop", None)):
+            if found.get(key, usual) != usual:
+                raise InputError(
+                    f"data.find_scans.{key}={found[key]}: was trained on slices that were read in a way which fits its "
+                    "dataset alone; give a run of protocol=paper"
+                )
+        self.window = require_window(found.window) if "window" in found else None
+        self.size = height_and_width(config.data.image_size)
+        self.num_classes: int = config.model.num_classes
+        check_whole("model.num_classes", self.num_classes, least=2)
+        if self.num_classes > IGNORE:
+            raise InputError(f"model.num_classes={self.num_classes}: {IGNORE} are the most that labels hold")
+        self.classes = class_names(found.get("classes"), self.num_classes)
+        config.trainer.accelerator = "cpu" if self.device.type == "cpu" else "gpu"
+        self._autocast = autocast_to(run_precision(config), self.device)
 
     def slices(self, count: int, grey: Callable[[int], Grey], probabilities: bool = False) -> Iterator[PredictedSlice]:
         """Segment some slices of one size, a batch at a time; the next is read while the network is busy.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cbseg.data.volumes import window_to_uint8
 from cbseg.points import count_regions
 from cbseg.prediction.predictor import Grey, Predictor
+from cbseg.progress import progress
 
 BODY_HU = -500.0  # between lung and tissue
 
@@ -61,7 +62,7 @@ def segment(predictor: Predictor, count: int, grey: Callable[[int], Grey], proba
     air = window_to_uint8(np.array([BODY_HU]), predictor.window or (0.0, 255.0))
     classes, likely = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0, 0), np.uint8)
     regions = body = 0
-    for k, one in enumerate(predictor.slices(count, grey, probabilities)):
+    for k, one in enumerate(progress(predictor.slices(count, grey, probabilities), "segmented", 1, count)):
         if k == 0:
             classes = np.empty((count, *one.image.shape), np.uint8)
             likely = np.empty((len(predictor.classes) * probabilities, *classes.shape), np.uint8)
