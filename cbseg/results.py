@@ -199,7 +199,7 @@ def by_setting(results: Mapping[Path, Result]) -> list[Setting]:
     """
     pools: dict[tuple[str, str, str, str], dict[Path, Result]] = defaultdict(dict)
     for folder, result in sorted(results.items(), key=lambda item: (item[1].data, item[1].loss, item[1].seed, item[0])):
-        pool = pools[result.data, result.loss, _data_of(result), json.dumps(result.keys, sort_keys=True)]
+        pool = pools[result.data, result.loss, data_of(result), json.dumps(result.keys, sort_keys=True)]
         if twin := next((path for path, other in pool.items() if other.seed == result.seed), None):
             log.warning("%s: is the same run as %s, by another name; left out", folder, twin)
         else:
@@ -231,12 +231,12 @@ def _differing(one: Result, others: list[Result]) -> tuple[tuple[str, str], ...]
         alike = of_loss if key.startswith("loss.") else of_data
         if any(other.keys.get(key) != one.keys.get(key) for other in alike):
             differing[key] = str(one.keys.get(key))
-    if any(_data_of(other) != _data_of(one) for other in of_data):
-        differing["fingerprint"] = _data_of(one)
+    if any(data_of(other) != data_of(one) for other in of_data):
+        differing["fingerprint"] = data_of(one)
     return tuple(differing.items())
 
 
-def _data_of(result: Result) -> str:
+def data_of(result: Result) -> str:
     """Return the fingerprint, without its part on points where they are another draw for each seed."""
     by_seed = result.keys.get("data.annotate.seed") == "${seed}"
     return result.fingerprint.rpartition("-")[0] if by_seed else result.fingerprint

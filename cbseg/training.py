@@ -2,8 +2,6 @@
 
 import logging
 from contextlib import nullcontext
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.job import Job
-from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts
+from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts, score_scans
 from cbseg.module import SegmentationModule
 from cbseg.parts import Parts, prepare
 from cbseg.provenance import provenance
@@ -200,13 +198,7 @@ def test(
     for index, count in module.test_counts.items():
         scan = datamodule.store.slices[index].scan
         scans[scan] = scans[scan] + count if scan in scans else count
-    total = reduce(add, scans.values())
-    return {
-        "test": {name: score.item() for name, score in total.scores().items()},
-        "undefined": total.undefined(),
-        "counts": total.named(),
-        "scans": {scan: count.named() for scan, count in scans.items()},
-    }
+    return score_scans(scans)
 
 
 def take_weights(trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path) -> None:

@@ -1,100 +1,133 @@
-"""What settings do: a row for each loss and combination of their values, over all seeds and folds that were run.
+"""What settings do to the scores: a row for each loss and setting, and its difference to one of them.
 
-``python -m experiments.ablation runs --data covidA_cv --by loss.weight loss.compare`` prints Markdown and writes it,
-and CSV, into ``runs/tables``: scores of the selected epoch's weights, and the last epoch's Dice, PPV and sensitivity
-beside them, as mean ± standard deviation over runs.
+``python -m experiments.ablation runs --data covidA_cv --baseline cb_fliprot`` prints Markdown and writes it, and CSV,
+into ``runs/tables``: mean ± standard deviation over seeds, and an interval of the difference to the baseline by a
+paired bootstrap over test scans. The folds of a cross-validation are pooled: the scores are those of all held-out
+slices, each predicted by the run that did not train on it. With ``--last`` they are of the last epoch's weights, in
+``runs/tables/last``.
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from cbseg.errors import InputError
-from cbseg.results import Result, find_results
+import pandas as pd
+
+from cbseg.errors import InputError, check_choice
+from cbseg.folds import pool_folds
+from cbseg.metrics import COUNTING_SCORES, SCORES
+from cbseg.results import Result, by_setting, find_results
 from experiments.command_line import one_message
-from experiments.table_format import Cell, Table
-from experiments.tables import COLUMNS, DIGITS, LOSSES
+from experiments.compare import BySeed, compare, explanation
+from experiments.table_format import MISSING, Cell, Table
+from experiments.tables import COLUMNS, DIGITS, titles
 
-LAST = ("dice", "ppv", "sens")
-POOLED = {"data.split.fold"}
-"""Keys in which runs of a row may differ, beside the seed."""
+Rows = Mapping[str, BySeed]
+"""Results by seed, of each loss and setting."""
 
 
-def ablation(runs: Path, by: Sequence[str], data: str | None = None) -> Table:
-    """Make the table.
+def rows_of(results: Mapping[Path, Result]) -> dict[str, dict[str, BySeed]]:
+    """Return what to compare, by data and row: a loss, and what its setting changes that not all of that data do."""
+    found: dict[str, dict[tuple[str, str], BySeed]] = defaultdict(dict)
+    for setting in by_setting(results):
+        for data, losses in setting.by_seed().items():
+            for loss, seeds in losses.items():
+                found[data][loss, setting.title] = {seed: results[path] for seed, path in seeds.items()}
+    return {data: _named(rows) for data, rows in sorted(found.items())}
+
+
+def _named(rows: Mapping[tuple[str, str], BySeed]) -> dict[str, BySeed]:
+    """Name rows by their loss and those parts of their setting's title that not all have, in the losses' order."""
+    parts = {title: re.sub(r"-[0-9a-f]{6}(?= \(|$)", "", title).split(",") for _, title in rows}
+    common = set.intersection(*map(set, parts.values()))
+    order = list(titles(loss for loss, _ in rows))
+    names = {
+        (loss, title): " ".join([loss, *(part for part in parts[title] if part not in common)])
+        for loss, title in sorted(rows, key=lambda row: (order.index(row[0]), len(parts[row[1]]), row[1]))
+    }
+    times = Counter(names.values())
+    return {name if times[name] == 1 else " ".join(row): rows[row] for row, name in names.items()}
+
+
+def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> tuple[Table, pd.DataFrame]:
+    """Make one dataset's table of scores, and that of differences.
+
+    Args:
+        data: Its name.
+        rows: What to compare.
+        score: Compare in this one of ``SCORES`` or ``COUNTING_SCORES``.
+        baseline: The row to compare with; the first, if none is given.
+
+    Raises:
+        InputError: If there is no such row.
+    """
+    baseline = next(iter(rows)) if baseline is None else baseline
+    check_choice("--baseline", baseline, list(rows))
+    columns = COLUMNS["segmentation"] | ({} if score in SCORES else {score: score})
+    cells = {
+        name: {title: Cell({k: one.test[key] for k, one in seeds.items()}, None) for key, title in columns.items()}
+        for name, seeds in rows.items()
+    }
+    compared = {name: compare(data, name, seeds, rows[baseline], score) for name, seeds in rows.items()}
+    differences = pd.DataFrame.from_dict({name: one.text() for name, one in compared.items()}, orient="index")
+    differences.loc[baseline, ["Difference", "95 % interval"]] = MISSING
+    caption = f"{data}, difference in {score} to {baseline}"
+    table = Table("ablation", caption, "Setting", cells, DIGITS + 1, with_paper=False)
+    return table, differences[["Seeds", "Scans", "Difference", "95 % interval"]]
+
+
+def write(
+    runs: Path, data: str | None, score: str, baseline: str | None, last: bool = False, folds: Collection[int] = ()
+) -> str:
+    """Write the tables into ``<runs>/tables`` and return them in Markdown.
 
     Args:
         runs: Where the runs are.
-        by: Keys of the config. Runs that agree in data, loss and these are one row.
         data: Take runs of this data config alone, if it is given.
+        score: See :func:`ablation`.
+        baseline: See :func:`ablation`.
+        last: Whether to take the last epoch's weights, and write below ``<runs>/tables/last``.
+        folds: Pool these folds alone; see :func:`cbseg.folds.pool_folds`.
 
     Raises:
-        InputError: If there is no finished run, or none of this data, no run has one of the keys, or runs of a row
-            differ in yet others, or in their data.
+        InputError: If there is no finished run, or none of this data, or the score or the baseline do not exist.
     """
-    found = [result for result in find_results(runs).values() if data in (None, result.data)]
+    check_choice("--score", score, [*SCORES, *COUNTING_SCORES])
+    found = {path: result for path, result in find_results(runs).items() if data in (None, result.data)}
     if not found:
         raise InputError(f"{runs}: holds no finished run of data={data}")
-    for key in by:
-        if all(result.keys.get(key) is None for result in found):
-            raise InputError(f"{runs}: no run has a value at {key}; python -m cbseg.run --cfg job lists the keys")
-    groups: dict[tuple[str, ...], list[Result]] = defaultdict(list)
-    order = list(LOSSES)
-    for result in found:
-        values = {key: result.keys.get(key) for key in by}
-        settings = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if value is not None]
-        rank = order.index(result.loss) if result.loss in order else len(order)
-        groups[result.data, f"{rank:02d}", " ".join([result.loss, *settings])].append(result)
-    titles = COLUMNS["segmentation"]
-    rows = {}
-    for (dataset, _, name), group in sorted(groups.items()):
-        if more := differing(group) - set(by):
-            raise InputError(
-                f"{dataset} {name}: its runs differ in {', '.join(sorted(more))} as well; add these to --by"
-            )
-        if len({result.fingerprint for result in group}) > 1:
-            raise InputError(f"{dataset} {name}: its runs were made of different data or points; compare them apart")
-        cells = {titles[score]: cell([result.test for result in group], score) for score in titles}
-        cells |= {f"last {titles[score]}": cell([result.last["test"] for result in group], score) for score in LAST}
-        rows[f"{dataset} {name} ({len(group)})"] = cells
-    return Table(
-        "ablation",
-        f"By {', '.join(by)}: mean ± standard deviation over so many runs",
-        "Setting",
-        rows,
-        DIGITS,
-        with_paper=False,
-        by_seed=False,
-    )
-
-
-def differing(results: Sequence[Result]) -> set[str]:
-    """Return the keys in which runs differ, seed and fold aside."""
-    keys = set().union(*(result.keys for result in results)) - POOLED
-    return {key for key in keys if any(result.keys.get(key) != results[0].keys.get(key) for result in results)}
-
-
-def cell(scores: Sequence[dict[str, Any]], name: str) -> Cell:
-    """Make the cell of one score of several runs, which may differ in fold and seed."""
-    return Cell({k: score[name] for k, score in enumerate(scores)}, None)
+    results = pool_folds(found, folds)
+    folder = runs / "tables" / ("last" if last else "")
+    if last:
+        results = {path: result.of_last_epoch() for path, result in results.items()}
+    sections, numbers = [], []
+    for dataset, rows in rows_of(results).items():
+        table, differences = ablation(dataset, rows, score, baseline)
+        text = table.text().drop(columns="Seeds", errors="ignore").join(differences)
+        sections += [f"**{table.caption}{'; weights of the last epoch' if last else ''}**"]
+        sections += [text.to_markdown(disable_numparse=True), table.note]
+        numbers.append(table.numbers().assign(data=dataset))
+    markdown = "\n\n".join(filter(None, [*sections, explanation(results.values(), score, baseline or "the first row")]))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ablation.md").write_text(markdown + "\n")
+    pd.concat(numbers).to_csv(folder / "ablation.csv")
+    return markdown
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="What settings do to the scores.")
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    parser.add_argument("--by", nargs="+", default=["loss.weight"], help="keys of the config to compare")
     parser.add_argument("--data", help="take runs of this data config alone")
+    parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
+    parser.add_argument("--baseline", help="the row to compare with, as the table names it; the first if none is given")
+    parser.add_argument("--folds", type=int, nargs="+", default=(), help="pool these folds alone")
+    parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")
     arguments = parser.parse_args()
     with one_message():
-        table = ablation(arguments.runs, arguments.by, arguments.data)
-    folder = arguments.runs / "tables"
-    folder.mkdir(exist_ok=True)
-    table.numbers().to_csv(folder / f"{table.name}.csv")
-    (folder / f"{table.name}.md").write_text(table.markdown() + "\n")
-    print(table.markdown())
+        print(write(**vars(arguments)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from cbseg.errors import InputError
-from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, counting_scores, segmentation_scores
+from cbseg.folds import pool_folds
+from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts, counting_scores, segmentation_scores
 from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message
 from experiments.table_format import MISSING
@@ -70,11 +71,8 @@ def scan_counts(result: Result) -> NDArray[np.int64]:
         - output: (N, 4 K + 7) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
           5 levels, slices that are known everywhere, and those that are known at some pixels only.
     """
-    scans = [result.scans[name] for name in sorted(result.scans)]
-    known = [(s.get("whole", s["slices"]), s.get("sparse", 0)) for s in scans]
-    return np.array(
-        [[*np.ravel([s[n] for n in COUNTS]), *s["count_errors"], *k] for s, k in zip(scans, known, strict=True)]
-    )
+    counts = [Counts.of_named(result.scans[name]) for name in sorted(result.scans)]
+    return np.array([[*c.pixels.ravel().tolist(), *c.errors.tolist(), c.whole, c.sparse] for c in counts])
 
 
 def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
@@ -203,7 +201,7 @@ def write(runs: Path, score: str, baseline: str, last: bool = False) -> str:
     Raises:
         InputError: If there is no finished run, or the score or the baseline do not exist.
     """
-    results = find_results(runs)
+    results = pool_folds(find_results(runs))
     folder = runs / "tables"
     if last:
         results, folder = {path: result.of_last_epoch() for path, result in results.items()}, folder / "last"

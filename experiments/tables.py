@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from cbseg.folds import pool_folds
 from cbseg.metrics import COUNTS, segmentation_scores
 from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message
@@ -162,7 +163,7 @@ def write(runs: Path, last: bool = False) -> str:
     Raises:
         InputError: If there is no finished run.
     """
-    results = find_results(runs)
+    results = pool_folds(find_results(runs))
     parent, weights = runs / "tables", ""
     if last:
         results = {folder: result.of_last_epoch() for folder, result in results.items()}

@@ -8,7 +8,6 @@ import yaml
 from cbseg.errors import InputError
 from cbseg.results import by_setting, find_results
 from experiments import figures, tables
-from experiments.ablation import ablation
 from experiments.table_format import Cell, Table
 
 
@@ -187,29 +186,6 @@ def test_a_run_that_did_not_test_its_last_epoch_is_named_and_left_out(tmp_path, 
     finished(tmp_path, "covidA", "pl", 1, 0.7)
     assert "| Point loss (PL)    | 0.60 (0.54)" in tables.write(tmp_path, last=True)
     assert "covidA/pl/seed0/metrics.json: is damaged (last missing" in caplog.text
-
-
-def test_an_ablation_has_a_row_for_each_loss_and_value_over_seeds_and_folds(tmp_path):
-    for loss, seed, weight, dice in [("pl", 0, None, 0.3), ("cb_flip", 0, 1.0, 0.5), ("cb_flip", 1, 1.0, 0.7),
-                                     ("cb_flip", 0, 3.0, 0.8)]:  # fmt: skip
-        keys = {"data.seed": "${seed}", "data.split.fold": seed} | ({} if weight is None else {"loss.weight": weight})
-        folder = finished(tmp_path, "covidA", loss, seed, dice, "" if weight != 3.0 else "loss.weight=3.0", keys)
-    table = ablation(tmp_path, ["loss.weight"])
-    assert list(table.rows) == ["covidA pl (1)", "covidA cb_flip weight=1.0 (2)", "covidA cb_flip weight=3.0 (1)"]
-    row = table.text().loc["covidA cb_flip weight=1.0 (2)"]
-    assert (row["Dice"], row["last Dice"]) == ("0.60 ± 0.14", "0.50 ± 0.14")
-    assert "(–)" not in table.markdown()
-    assert "seed" not in table.markdown().lower()
-    with pytest.raises(InputError, match="no run has a value at loss.wait"):
-        ablation(tmp_path, ["loss.wait"])
-    made_results.change(folder, keys={"data.seed": "${seed}", "loss.weight": 1.0, "optim.lr": 0.1})
-    with pytest.raises(InputError, match=r"covidA cb_flip weight=1\.0: its runs differ in optim\.lr as well"):
-        ablation(tmp_path, ["loss.weight"])
-    assert len(ablation(tmp_path, ["loss.weight", "optim.lr"]).rows) == 3
-    finished(tmp_path, "covidB_sep", "cb_flip", 0, 0.4, keys={"loss.weight": 1.0})
-    assert list(ablation(tmp_path, ["loss.weight"], data="covidB_sep").rows) == ["covidB_sep cb_flip weight=1.0 (1)"]
-    with pytest.raises(InputError, match="no finished run of data=covidC_sep"):
-        ablation(tmp_path, ["loss.weight"], data="covidC_sep")
 
 
 def test_kinds_of_infection_have_scores_of_their_own(tmp_path):

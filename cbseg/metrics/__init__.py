@@ -9,7 +9,7 @@ from cbseg.metrics.counting import (
     counting_scores,
     region_grid,
 )
-from cbseg.metrics.counts import Counts
+from cbseg.metrics.counts import Counts, score_scans
 from cbseg.metrics.segmentation import (
     COUNTS,
     SCORES,
@@ -32,6 +32,7 @@ __all__ = [
     "count_pixels",
     "counting_scores",
     "region_grid",
+    "score_scans",
     "segmentation_scores",
     "undefined_scores",
 ]

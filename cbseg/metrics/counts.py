@@ -1,8 +1,13 @@
 """The raw counts that all scores of a slice, a scan or a dataset follow from."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cbseg.metrics.counting import count_errors, counting_scores, is_whole
@@ -39,6 +44,14 @@ class Counts:
         pixels, errors = count_pixels(*masks, num_classes).cpu(), count_errors(*masks).cpu()
         return cls(pixels, errors, 1, int(is_whole(mask[None])), int(is_sparse(mask[None])))
 
+    @classmethod
+    def of_named(cls, named: Mapping[str, Any]) -> "Counts":
+        """Return the counts of which :meth:`named` gave this."""
+        pixels = torch.tensor([named[name] for name in COUNTS]).reshape(len(COUNTS), -1)
+        slices = named["slices"]
+        errors = torch.tensor(named["count_errors"])
+        return cls(pixels, errors, slices, named.get("whole", slices), named.get("sparse", 0))
+
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
@@ -58,3 +71,19 @@ class Counts:
         pixels = (self.pixels[:, 0] if self.pixels.shape[1] == 1 else self.pixels).tolist()
         named = dict(zip(COUNTS, pixels, strict=True)) | {"count_errors": self.errors.tolist(), "slices": self.slices}
         return named | ({} if self.whole == self.slices else {"whole": self.whole, "sparse": self.sparse})
+
+
+def score_scans(scans: Mapping[str, Counts]) -> dict[str, Any]:
+    """Return what a run's result says of a test set: ``test``, ``undefined``, ``counts`` and ``scans``.
+
+    Args:
+        scans: Each scan's counts; the scores are those of their sum, None where they are undefined.
+    """
+    total = reduce(add, scans.values())
+    scores = {name: score.item() for name, score in total.scores().items()}
+    return {
+        "test": {name: None if math.isnan(score) else score for name, score in scores.items()},
+        "undefined": total.undefined(),
+        "counts": total.named(),
+        "scans": {scan: count.named() for scan, count in scans.items()},
+    }
