@@ -16,7 +16,7 @@ from cbseg.run_folder import BusyError, RunFolder
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
 
-EMA = "{_target_:pytorch_lightning.callbacks.EMAWeightAveraging,decay:0.5,update_starting_at_epoch:1}"
+EMA = "{_target_:cbseg.averaging.EMAWeights,decay:0.5}"
 STOP = "{_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:train/loss,patience:2}"
 
 

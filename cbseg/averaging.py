@@ -1,0 +1,39 @@
+"""Averaged weights, which swing less from step to step than the last ones."""
+
+from collections.abc import Sequence
+
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+from cbseg.errors import ArgumentError
+
+
+class EMAWeights(WeightAveraging):
+    r"""Validate, select, test and keep an exponential moving average of the weights instead of the weights.
+
+    .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n)\,\theta_n, \qquad
+              d_n = \min\Big(d, \frac{1 + n}{10 + n}\Big)
+
+    so that the average goes over the last 1 / (1 - d) steps, and over fewer while there are not as many: the weights
+    with which training began are soon forgotten, also in a short run.
+
+    Args:
+        decay: d.
+
+    Raises:
+        InputError: If d is not between 0 and 1.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        if not (isinstance(decay, int | float) and 0 < decay < 1):
+            raise ArgumentError(f"decay={decay}: give a number between 0 and 1, such as 0.99")
+        self.decay = decay
+        super().__init__(multi_avg_fn=self._average)
+
+    @torch.no_grad()
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        """Take up one step's weights; ``steps`` went before."""
+        decay = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, 1 - decay)
