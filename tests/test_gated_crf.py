@@ -4,15 +4,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbseg.config import build, compose
-from cbseg.data.preprocess import normalise
+from cbseg.data.preprocess import grey_values, normalise
 from cbseg.errors import InputError
 from cbseg.losses.consistency import Consistency
 from cbseg.losses.gated_crf import GatedCRF, gated_crf_energy
 from cbseg.losses.point import PointLoss
+from cbseg.points import IGNORE
 
 
 def literal(probs, grey, radius, sigma_xy, sigma_grey):
@@ -81,7 +83,27 @@ def test_it_stands_inside_consistency_by_config_alone():
     points[:, 4, 4], points[:, 9, 9] = 1, 0
     terms = loss(torch.nn.Conv2d(3, 2, 1), {"image": image, "mask": points, "points": points}, torch.Generator())
     assert set(terms) == {"loss", "point", "crf", "consistency", "inconsistency"}
-    assert terms["crf"] > 0
+
+
+def test_the_energy_counts_as_much_as_the_clicks_are_fit():
+    generator = torch.Generator().manual_seed(2)
+    points = torch.full((2, 12, 12), IGNORE)
+    points[:, 3, 3], points[0, 8, 8], points[1, :, 11] = 1, 0, 0
+    batch = {"image": torch.rand(2, 3, 12, 12, generator=generator), "points": points}
+    sure = torch.zeros(2, 2, 12, 12)
+    sure[:, 0], sure[:, 1, :6] = 4, 8
+    one_class = torch.stack([torch.full((2, 12, 12), 9.0), torch.zeros(2, 12, 12)], 1)
+    for logits, fit in ((torch.zeros(2, 2, 12, 12), 0.0), (one_class, 0.0), (sure, None)):
+        grey = grey_values(batch["image"])
+        energy = gated_crf_energy(logits.softmax(1), grey)
+        counted = GatedCRF(PointLoss(), weight=0.2).terms(logits, batch)["crf"]
+        if fit is None:
+            by_class = [F.cross_entropy(logits.movedim(1, -1)[points == c], points[points == c]) for c in (0, 1)]
+            fit = 1 - sum(by_class).item() / 2 / math.log(2)
+            assert fit > 0.5
+        assert counted.item() == pytest.approx(0.2 * fit * energy.item(), rel=1e-5)
+    nothing = batch | {"points": torch.full_like(points, IGNORE)}
+    assert GatedCRF(PointLoss()).terms(sure, nothing)["crf"] == 0
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cbseg.data.preprocess import grey_values
 from cbseg.errors import ArgumentError, check_whole
 from cbseg.losses.base import Batch, SupervisedLoss, Terms
+from cbseg.points import IGNORE
 
 
 def gated_crf_energy(
@@ -75,8 +77,35 @@ def _pairs(height: int, width: int, radius: int) -> Iterator[tuple[float, Window
             yield math.hypot(down, right), here, there
 
 
+def fit_of_clicks(logits: Tensor, points: Tensor) -> Tensor:
+    r"""Tell how well the network fits its clicks: 0 as by chance, 1 surely.
+
+    .. math:: \Big[1 - \frac{1}{|C'|\,\log C} \sum_{c \in C'} \mathrm{CE}_c\Big]_+
+
+    with the mean cross-entropy of the annotated pixels of each class in :math:`C'`, those that are annotated at all; 0
+    where none is.
+
+    Shape:
+        - logits: :math:`(B, C, H, W)`; points: :math:`(B, H, W)`; output: scalar, without gradient.
+
+    >>> points = torch.tensor([[[1, 0, 255]]])
+    >>> fit_of_clicks(torch.zeros(1, 2, 1, 3), points).item()
+    0.0
+    """
+    with torch.no_grad():
+        cross_entropy = F.cross_entropy(logits, points.long(), ignore_index=IGNORE, reduction="none")
+        losses = [cross_entropy[points == c].mean() for c in range(logits.shape[1]) if (points == c).any()]
+        if not losses:
+            return logits.new_zeros(())
+        return (1 - torch.stack(losses).mean() / math.log(logits.shape[1])).clamp(min=0)
+
+
 class GatedCRF(SupervisedLoss):
     """A supervised loss and, times ``weight``, :func:`gated_crf_energy` as ``crf``.
+
+    A network that predicts one class everywhere has no energy, so that before it knows anything the energy would keep
+    it there: of five folds of COVID-19-A one never got away. So the energy counts as much as the clicks are fit
+    already; see :func:`fit_of_clicks`.
 
     Args:
         supervised: The loss that compares with labels.
@@ -116,4 +145,5 @@ class GatedCRF(SupervisedLoss):
         """
         grey = grey_values(batch["image"])
         energy = gated_crf_energy(logits.softmax(1), grey, self.radius, self.sigma_xy, self.sigma_grey)
-        return self.supervised.terms(logits, batch) | {"crf": self.weight * energy}
+        weight = self.weight * fit_of_clicks(logits, batch["points"])
+        return self.supervised.terms(logits, batch) | {"crf": weight * energy}
