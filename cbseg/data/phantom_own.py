@@ -44,9 +44,9 @@ def write_clicks(root: Path, every: int, unclicked: int = _UNCLICKED) -> None:
             write_markups(ct.place.with_name(f"{ct.place.name}.mrk.json"), points)
 
 
-def hidden_mask(root: Path, ct: OwnCT) -> NDArray[np.uint8]:
+def hidden_mask(root: str | Path, ct: OwnCT) -> NDArray[np.uint8]:
     """Read a phantom's mask, (slices, rows, columns) of 0 and 1, from the foot."""
-    return np.load(root / HIDDEN / f"{ct.name}.npy")
+    return np.load(Path(root) / HIDDEN / f"{ct.name}.npy")
 
 
 def _clicks(ct: OwnCT, mask: NDArray[np.uint8], every: int) -> list[MarkedPoint]:
