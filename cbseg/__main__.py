@@ -3,6 +3,7 @@
 COMMANDS = {
     "cbseg.run": "train, select and test: one run, or a sweep with -m",
     "cbseg.predict": "segment new CT with a run's weights",
+    "cbseg.click": "a page for clicking on your own CT, on this machine alone",
     "cbseg.data.download": "fetch one of the paper's datasets, or say how",
     "cbseg.data.check": "look at a dataset before training on it",
     "cbseg.data.phantom": "draw a dataset of the same form, of no patient",

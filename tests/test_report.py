@@ -11,6 +11,7 @@ from html import escape
 import made_results
 import numpy as np
 import pytest
+from browser import BROWSER
 from PIL import Image
 
 from cbseg.drawing import CORRECT, FALSE, MISSED
@@ -19,7 +20,6 @@ from cbseg.run_folder import RunFolder
 from cbseg.run_state import RunState
 from experiments import figures, report
 
-BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
 CURVES = """epoch,step,val/dice,val/mae,train/loss,train/point
 1,3,0.2,5.0,0.9,0.9
 2,7,0.4,3.0,0.5,0.5

@@ -129,7 +129,7 @@ def find_scans(
     cts = find_cts(root)
     if not cts:
         raise InputError(f"{root}: holds no CT; put NIfTI files or folders with CT series there")
-    annotations = _by_ct(root, cts)
+    annotations = find_annotations(root, cts)
     scans, bare = [], []
     for ct in cts:
         found = annotations[ct]
@@ -167,8 +167,8 @@ def _scan(ct: OwnCT, files: list[Path], names: ClassNames, whole: bool) -> Volum
     )
 
 
-def _by_ct(root: Path, cts: list[OwnCT]) -> dict[OwnCT, list[Path]]:
-    """Return each CT's annotation files.
+def find_annotations(root: Path, cts: list[OwnCT]) -> dict[OwnCT, list[Path]]:
+    """Find the annotation files of each CT below a folder.
 
     Raises:
         InputError: If one belongs to no CT.

@@ -16,7 +16,7 @@ import cbseg
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.dicom_file import read_header
 from cbseg.data.reading import reading
-from cbseg.drawing import CORRECT
+from cbseg.drawing import CLASSES
 from cbseg.errors import InputError
 from cbseg.prediction.terms import CATEGORY, REGION, Term, term_of
 
@@ -67,7 +67,7 @@ def dicom_seg(series: DicomSeries, classes: NDArray[np.uint8], names: tuple[str,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=method,
             anatomic_regions=[_code(REGION)],
-            display_color=hd.color.CIELabColor.from_rgb(*CORRECT),
+            display_color=hd.color.CIELabColor.from_rgb(*CLASSES[(k - 1) % len(CLASSES)]),
         )
         for k in found
     ]

@@ -27,5 +27,5 @@ def draw(segmentation: Segmentation, aspect: float) -> Figure:
         show(below, paint(image, classes), f"{np.count_nonzero(classes)} pixels")
         above.set_aspect(aspect)
         below.set_aspect(aspect)
-    figure.supxlabel("green: predicted infection. Not for diagnosis", fontsize=7)
+    figure.supxlabel("painted: predicted infection. Not for diagnosis", fontsize=7)
     return figure

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cbseg.drawing import CORRECT
+from cbseg.drawing import CLASSES
 from cbseg.prediction.terms import CATEGORY, REGION, term_of
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -26,7 +26,7 @@ def write_seg_nrrd(path: Path, labels: Any, names: tuple[str, ...]) -> None:
         {
             "id": f"Segment_{k}",
             "name": name,
-            "color": [value / 255 for value in CORRECT],
+            "color": [value / 255 for value in CLASSES[(k - 1) % len(CLASSES)]],
             "labelValue": k,
             "layer": 0,
             "status": "completed",

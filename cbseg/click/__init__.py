@@ -1,0 +1,1 @@
+"""A page for clicking, on this machine alone: ``python -m cbseg.click <folder>``."""
