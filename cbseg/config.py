@@ -55,6 +55,16 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
+def without(config: DictConfig, *keys: str) -> DictConfig:
+    """Return a resolved copy of a part of a config, without some of its keys.
+
+    >>> without(OmegaConf.create({"a": {"b": "${c}", "d": 1}, "c": 2}).a, "d")
+    {'b': 2}
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.create({key: value for key, value in plain.items() if key not in keys})
+
+
 def build(config: DictConfig, key: str, **arguments: Any) -> Any:
     """Make what a config's ``_target_`` names, and below it whatever has a ``_target_`` of its own.
 
@@ -84,6 +94,7 @@ def _with_paths(node: Any, key: str) -> Any:
         return node
     node = {name: _with_paths(child, f"{key}.{name}") for name, child in node.items()}
     if "_target_" in node:
+        node = {"_convert_": "all"} | node  # lists and dicts as libraries expect them, and checkpoints can keep
         node |= {"_target_": f"{__name__}._call", "target_": node["_target_"], "key_": key}
     return node
 

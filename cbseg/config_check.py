@@ -1,5 +1,6 @@
 """A run's config, looked at before anything is trained."""
 
+import torch
 from omegaconf import DictConfig
 
 from cbseg.errors import InputError, check_choice, check_whole
@@ -16,6 +17,7 @@ _NOT_TAKEN = {
     "check_val_every_n_epoch": _ONCE,
     "val_check_interval": _ONCE,
     "max_steps": _WHOLE,
+    "min_steps": _WHOLE,
     "max_time": _WHOLE,
     "fast_dev_run": _WHOLE,
     "num_nodes": "a run trains on one machine",
@@ -47,7 +49,10 @@ def check_config(config: DictConfig) -> None:
         if not isinstance(config[key], bool):
             raise InputError(f"{key}={config[key]}: give true or false")
     check_whole("trainer.max_epochs", trainer.max_epochs, least=1)
+    check_whole("trainer.min_epochs", trainer.get("min_epochs") or 0, least=0)
     check_choice("trainer.precision", trainer.precision, ["auto", "bf16-mixed", "16-mixed", "32-true"])
+    if trainer.precision == "16-mixed" and (trainer.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise InputError("trainer.precision=16-mixed: a CPU has none, and would take bf16-mixed; give auto")
     check_whole("model.num_classes", config.model.num_classes, least=2)
     if config.model.num_classes != config.data.annotate.num_classes:
         raise InputError(
@@ -81,3 +86,6 @@ def check_config(config: DictConfig) -> None:
         )
     if config.logger:
         wandb_mode(config.logger.mode)
+        check_choice("logger.pictures", str(config.logger.pictures).lower(), ["auto", "true", "false"])
+        if not isinstance(timeout := config.logger.timeout, int | float) or timeout <= 0:
+            raise InputError(f"logger.timeout={timeout}: give seconds, more than 0")

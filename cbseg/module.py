@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from cbseg.decision import Decision
@@ -44,6 +45,9 @@ class SegmentationModule(pl.LightningModule):
         loss: ``loss(net, batch, generator)`` gives its terms, and their total under ``loss``.
         optimizer: ``optimizer(params)`` gives the optimiser.
         decision: How test slices' classes are decided.
+        schedule: ``schedule(optimizer)`` gives its learning-rate schedule, if there is one.
+        interval: When the schedule steps: ``epoch`` or ``step``.
+        monitor: The validation score that a schedule looks at, if it looks at one.
         seed: Decides transforms and dropout, together with epoch and batch alone, so that a resumed run draws what
             it would have drawn.
 
@@ -59,10 +63,14 @@ class SegmentationModule(pl.LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         decision: Decision,
         seed: int = 0,
+        schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        interval: str = "epoch",
+        monitor: str = "val/dice",
     ) -> None:
         super().__init__()
         self.net, self.loss, self.decision = net, loss, decision
         self.optimizer = optimizer
+        self.schedule, self.interval, self.monitor = schedule, interval, monitor
         self.watch = FiniteLossWatch()
         self.num_classes, self.seed = len(decision.correction), seed
         self.scores = MetricCollection([SegmentationScores(self.num_classes), CountingScores()])
@@ -73,11 +81,29 @@ class SegmentationModule(pl.LightningModule):
         """Return the logits."""
         return self.net(image)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimiser over all parameters, which can go on from a checkpoint of another machine."""
+    def configure_optimizers(self) -> Any:
+        """Make the optimiser, which can go on from a checkpoint of another machine, and its schedule, if any."""
         optimizer = self.optimizer(self.parameters())
         optimizer.register_load_state_dict_post_hook(lay_out_as_parameters)
-        return optimizer
+        if self.schedule is None:
+            return optimizer
+        schedule = {"scheduler": self.schedule(optimizer), "interval": self.interval, "monitor": self.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule that goes by steps; by epochs, Lightning would step it after ``last.ckpt`` is written."""
+        if self.interval == "step":
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's last learning rate, and step a schedule that goes by epochs."""
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is None:
+            return
+        self.log("lr", scheduler.optimizer.param_groups[0]["lr"])
+        if self.interval == "epoch":
+            looks = isinstance(scheduler, ReduceLROnPlateau)
+            scheduler.step(*[self.trainer.callback_metrics[self.monitor]] if looks else [])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Take one step of Alg. 1.

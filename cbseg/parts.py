@@ -4,20 +4,23 @@ import logging
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
-from torch import nn
+from torch import Tensor, nn
 
 from cbseg.config import build
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.decision import Decision
 from cbseg.errors import InputError
+from cbseg.explain import own_frames
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
 from cbseg.losses.consistency import Consistency
-from cbseg.metrics import COUNTING_SCORES
+from cbseg.models import library
 from cbseg.module import SegmentationModule
-from cbseg.run_state import LAST, RunState
+from cbseg.optim import build_optimizer
+from cbseg.run_state import LAST, RunState, best_is
 from cbseg.trainer import build_run_trainer
 
 log = logging.getLogger(__name__)
@@ -45,9 +48,16 @@ def prepare(job: Job) -> Parts:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule, module = build(config.data, "data"), build_module(config)
     monitor = config.selection.monitor
-    state = RunState(job.folder, monitor, "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max")
+    state = RunState(job.folder, monitor, best_is(monitor))
     trainer, timer = build_run_trainer(config, state)
     datamodule.setup()
+    if not config.compile:
+        check_network(module.net, datamodule.image_size, config.model.num_classes)
+    if not datamodule.can_teach(module.loss.labels):
+        what = "mask shows infection" if module.loss.labels == "mask" else "pixel is annotated"
+        raise InputError(
+            f"data.root={config.data.root}: no {what} in a slice that trains; this loss learns nothing there"
+        )
     if state.monitor != LAST and not datamodule.can_select:
         why = f"data.root={config.data.root}: no mask shows infection in a slice that validates"
         if config.selection.patience is not None:
@@ -65,7 +75,7 @@ def build_module(config: DictConfig) -> SegmentationModule:
     Raises:
         InputError: If a setting is refused.
     """
-    criterion, net, optimizer = build(config.loss, "loss"), build_network(config), build(config.optim, "optim")
+    criterion, net = build(config.loss, "loss"), build_network(config)
     if config.data.get("unlabelled") and not (isinstance(criterion, Consistency) and criterion.labels):
         raise InputError(
             f"data.unlabelled={config.data.unlabelled}: this loss learns nothing of slices without labels, or takes "
@@ -77,7 +87,7 @@ def build_module(config: DictConfig) -> SegmentationModule:
             "decision.rule=prior: this loss learns from more than labels, so that what its probabilities assume is not "
             "known; take decision.rule=argmax"
         )
-    module = SegmentationModule(net, criterion, optimizer, decision, config.seed)
+    module = SegmentationModule(net, criterion, decision=decision, seed=config.seed, **build_optimizer(config))
     module.configure_optimizers()  # refuses what does not do before anything is trained
     return module
 
@@ -89,3 +99,33 @@ def build_network(config: DictConfig) -> nn.Module:
     if config.compile:
         compile_network(net)
     return net
+
+
+def check_network(net: nn.Module, size: tuple[int, int], num_classes: int) -> None:
+    """Refuse a network that gives no logits of each class for each pixel, before anything is trained.
+
+    Raises:
+        InputError: If it gives something else, or takes no images of this size.
+    """
+    expected = (1, num_classes, *size)
+    modes = {part: part.training for part in net.modules()}
+    net.eval()
+    try:
+        with torch.no_grad():
+            logits = net(torch.zeros(1, 3, *size))
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        if any(frame.filename not in (__file__, library.__file__) for frame in own_frames(error)):  # a user's own
+            raise
+        raise InputError(f"model: takes no image of {size[0]} × {size[1]} pixels ({error!r})") from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"model: gives a {type(logits).__name__}, not logits; name where they are with "
+            "model._target_=cbseg.models.library.LibraryNetwork (see README)"
+        )
+    if logits.shape != expected:
+        raise InputError(
+            f"model: gives {tuple(logits.shape)} for one image, not {expected}: num_classes classes, at its size"
+        )

@@ -31,6 +31,17 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def code_of(sittings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the code with which a run ended, whether that of any sitting was changed, and each sitting.
+
+    >>> code_of([{"epoch": 1, "commit": "a", "dirty": True}, {"epoch": 5, "commit": "b", "dirty": False}])["dirty"]
+    True
+    """
+    dirty = [sitting["dirty"] for sitting in sittings]
+    known = any(dirty) if any(dirty) or None not in dirty else None
+    return {"commit": sittings[-1]["commit"], "dirty": known, "sittings": sittings}
+
+
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(

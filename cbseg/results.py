@@ -49,7 +49,7 @@ class Result:
         fingerprint: Equal for equal data and equal points.
         versions: Of Python and libraries.
         machine: System and processors.
-        git: The code's commit, and whether it was changed.
+        git: The code's commit, whether it was changed, and the same of each sitting with its first epoch.
     """
 
     data: str

@@ -9,10 +9,10 @@ read from their folders. A single run is one call of :func:`start`.
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 import hydra
@@ -29,9 +29,17 @@ from cbseg.config_check import check_config
 from cbseg.errors import InputError, check_whole
 from cbseg.explain import explain
 from cbseg.job import Job
-from cbseg.processes import isolated
+from cbseg.processes import isolated, stop
 from cbseg.run_folder import BusyError
-from cbseg.sweep import finished_at, missing_data, print_plan, summarise, sweep_jobs
+from cbseg.sweep import (
+    finished_at,
+    launched,
+    missing_data,
+    print_plan,
+    summarise,
+    sweep_jobs,
+    validation_score,
+)
 from cbseg.training import run
 
 log = logging.getLogger("cbseg")
@@ -44,10 +52,11 @@ def main() -> None:
     given = get_args_parser().parse_args()
     asks = given.help or given.hydra_help or given.cfg or given.info or given.shell_completion
     try:
-        jobs = [] if asks or given.experimental_rerun else sweep_jobs(given.overrides, given.multirun, given.config_dir)
-        if not jobs:
+        single = asks or given.experimental_rerun
+        jobs = None if single else sweep_jobs(given.overrides, given.multirun, given.config_dir)
+        if jobs is None:
             _hydra_main()
-        elif jobs[0].config.dry_run:
+        elif jobs and jobs[0].config.dry_run:
             print_plan(jobs)
         elif not sweep(jobs):
             sys.exit(1)
@@ -59,8 +68,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def sweep(jobs: Sequence[Job]) -> bool:
+def sweep(jobs: list[Job]) -> bool:
     """Do a sweep's jobs, print what became of each, and return whether all are finished.
+
+    Args:
+        jobs: None where the sweeper decides on the way what to run.
 
     Raises:
         InputError: If data is not there; nothing was started then.
@@ -69,7 +81,8 @@ def sweep(jobs: Sequence[Job]) -> bool:
         raise InputError(f"nothing was started, as data is not there\n{problems}")
     before = [finished_at(job.folder) for job in jobs]
     try:
-        _hydra_main()
+        with nullcontext() if jobs else launched(jobs, before):
+            _hydra_main()
     except Exception as error:  # a launcher's processes died; the folders tell which runs they left
         print(traceback.format_exception_only(error)[-1].strip())
     finally:
@@ -78,8 +91,8 @@ def sweep(jobs: Sequence[Job]) -> bool:
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _hydra_main(config: DictConfig) -> None:
-    """Compose the command's config, or each of a sweep's, and start its run."""
+def _hydra_main(config: DictConfig) -> float | None:
+    """Compose the command's config, or each of a sweep's, and start its run; returns its validation score."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
@@ -90,6 +103,7 @@ def _hydra_main(config: DictConfig) -> None:
     except InputError as error:  # Hydra would say more than that
         sys.exit(f"error: {error}")
     start(job, in_sweep=chosen.mode == RunMode.MULTIRUN)
+    return validation_score(job)
 
 
 def start(job: Job, in_sweep: bool) -> None:
@@ -104,7 +118,11 @@ def start(job: Job, in_sweep: bool) -> None:
         check_config(job.config)  # by one process, before there are several
         processes = _processes(job.config)
         if processes == 1 and not in_sweep:
-            run(job)
+            before = signal.signal(signal.SIGINT, stop)  # Lightning would take Ctrl-C and end with exit code 1
+            try:
+                run(job)
+            finally:
+                signal.signal(signal.SIGINT, before)
             return
         reason = _apart(job, processes)
         if reason and not in_sweep:

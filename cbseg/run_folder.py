@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -51,7 +51,7 @@ class RunFolder:
         metrics: The run's result, written last: a folder with it is finished. See :mod:`cbseg.results`.
         curves: A row of logged averages for each epoch.
         best: The selected epoch's weights.
-        last: All that the run needs to go on; gone once it is finished.
+        last: All that the run needs to go on, with more epochs too once it is finished; see ``keep_last``.
         last_weights: Of a finished run, the last epoch's weights, where they are not the best.
         error: Why the run failed, with its config.
         refusal: Why a finished run was not taken for that of the last command.
@@ -94,6 +94,11 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs its curves have."""
+        return len(pd.read_csv(self.curves)) if self.curves.is_file() else 0
+
     def is_finished(self, config: DictConfig) -> bool:
         """Return whether it holds this config's finished run.
 
@@ -131,13 +136,34 @@ class RunFolder:
             return State("refused", reason=refusal)
         if finished:
             return State("finished", config.trainer.max_epochs)
-        epochs = len(pd.read_csv(self.curves)) if self.curves.is_file() else 0
         if reason := self.failure():
-            return State("failed", epochs, reason)
-        return State("resumable", epochs) if self.is_resumable(config) else State("new")
+            return State("failed", self.epochs, reason)
+        return State("resumable", self.epochs) if self.is_resumable(config) else State("new")
 
     def differences(self, config: DictConfig) -> str:
         """Return the keys in which its config differs from this one, and how; nothing where none does but free keys."""
+        return "; ".join(f"{key} was {was}, is {now}" for key, (was, now) in self._differing(config).items())
+
+    def predecessor(self, config: DictConfig) -> "RunFolder | None":
+        """Return the folder of this config's longest finished run with fewer epochs, from which it can go on.
+
+        The run is as it would be from the start: nothing but ``trainer.max_epochs`` differs.
+        """
+        found: tuple[int, RunFolder | None] = (0, None)
+        for path in self.path.parent.glob(f"seed{config.seed}*"):
+            other = RunFolder(path)
+            if path != self.path and all(file.is_file() for file in (other.metrics, other.last, other.config)):
+                try:
+                    differing = other._differing(config)
+                except InputError:  # whatever is wrong with that one, this run can begin
+                    continue
+                was, now = differing.pop("trainer.max_epochs", (0, 0))
+                if not differing and found[0] < was < now:
+                    found = was, other
+        return found[1]
+
+    def _differing(self, config: DictConfig) -> dict[str, tuple[Any, Any]]:
+        """Return its value and this config's of the keys in which they differ, free ones aside."""
         there = read_config(self.config)
         here = copy.deepcopy(config)
         OmegaConf.set_struct(here, False)
@@ -146,7 +172,7 @@ class RunFolder:
                 OmegaConf.update(here, key, value, merge=False)
         ours, theirs = flat(here), flat(there)
         keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        return "; ".join(f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys if not is_free(key))
+        return {key: (theirs.get(key), ours.get(key)) for key in keys if not is_free(key)}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -175,6 +201,8 @@ class RunFolder:
         resumes = self.is_resumable(config)
         if not resumes:
             if self.last.is_file() or self.metrics.is_file():
+                if not self.metrics.is_file():
+                    log.warning("%s: %s; begins anew, and the old run is kept in old/", self, self.differences(config))
                 self.set_aside()
             elif self.path.exists():
                 shutil.rmtree(self.path)
@@ -186,9 +214,19 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
         return resumes
 
-    def close(self) -> None:
-        """Remove what a finished run needs no more."""
-        for leftover in (self.last, self.error):
+    def take_over(self, other: "RunFolder") -> None:
+        """Begin where a finished run of fewer epochs ended; that run is left as it is."""
+        for name in (self.best.name, self.last.name):  # in this order: with last.ckpt it can go on
+            part = self.path / f"{name}.part"
+            try:
+                part.hardlink_to(other.path / name)  # never written to, only replaced
+            except OSError:
+                shutil.copyfile(other.path / name, part)
+            part.replace(self.path / name)
+
+    def close(self, keep_last: bool) -> None:
+        """Remove what a finished run needs no more; ``last.ckpt`` if more epochs need not go on from it."""
+        for leftover in (self.error, *([] if keep_last else [self.last])):
             leftover.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
@@ -207,8 +245,19 @@ class RunFolder:
         """
         if self.metrics.is_file() or self.error.is_file():
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.error.write_text(f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config, resolve=True)}")
+        text = f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config, resolve=True)}"
+        part = self.error.with_suffix(".part")
+        for attempt in ("first", "with more room"):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                part.write_text(text)
+                part.replace(self.error)
+                return
+            except OSError as error:
+                if attempt != "first":
+                    log.error("%s: cannot be written (%s)", self.error, error)
+                for half_written in self.path.glob("*.part"):  # what fills the disk, maybe
+                    half_written.unlink(missing_ok=True)
 
     def failure(self) -> str:
         """Return the last line of the reason in ``error.txt``, or nothing if the run did not fail."""

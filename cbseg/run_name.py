@@ -2,9 +2,11 @@
 
 import copy
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +24,7 @@ FREE_KEYS = (
     "store",
     "rerun",
     "dry_run",
+    "keep_last",
     "overlays",
     "logger",
     "data.root",
@@ -30,6 +33,7 @@ FREE_KEYS = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
+    "trainer.profiler",
 )
 """Keys, with all below them, that change no result: where things lie, and what is shown and logged on the way."""
 
@@ -51,9 +55,10 @@ def flat(config: DictConfig) -> dict[str, Any]:
     {'seed': 1, 'optim.lr': 0.1}
     """
     try:
-        return dict(_leaves(OmegaConf.to_container(config, resolve=True)))
+        leaves = _leaves(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    return {key: _same_path(value) for key, value in leaves}
 
 
 def result_keys(config: DictConfig) -> dict[str, Any]:
@@ -155,6 +160,14 @@ def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
         return
     for name, child in value.items():
         yield from _leaves(child, f"{key}.{name}" if key else str(name))
+
+
+def _same_path(value: Any) -> Any:
+    """Return a value that may be a path as the shortest from here: ``d``, ``./d`` and ``/abs/d/`` are one."""
+    if not isinstance(value, str) or "/" not in value or "://" in value:
+        return value
+    path = Path(os.path.normpath(Path(value).expanduser()))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _below(keys: Mapping[str, Any], key: str) -> set[str]:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from cbseg.checkpoint import damage_refused, read_checkpoint
+from cbseg.metrics import COUNTING_SCORES
 from cbseg.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,15 @@ _REMEDY = (
     "The state_dict of each of trainer.callbacks may hold numbers, texts, lists, dicts and tensors alone. "
     "Remove the file, and the run begins anew"
 )
+
+
+def best_is(monitor: str) -> str:
+    """Return which of a validation score's values is the best, ``max`` or ``min``.
+
+    >>> best_is("val/dice"), best_is("val/mae")
+    ('max', 'min')
+    """
+    return "min" if monitor.removeprefix("val/") in COUNTING_SCORES else "max"
 
 
 class RunState(Checkpoint):
@@ -41,7 +51,11 @@ class RunState(Checkpoint):
         history: A row for each epoch: ``epoch`` (from 1), ``step``, and every logged average by its name.
         best: The selected epoch's row; the first of equals. A score that is NaN loses against every other.
         complete: Whether training is over, so that only the test remains.
+        stopping: Whether a callback asked to stop, which is heeded from ``trainer.min_epochs`` on.
+        stopped: Whether that was heeded.
         seconds: Spent on training, without validation.
+        sitting: The code of this sitting: its first epoch, the commit, and whether it was dirty.
+        earlier: The same of those before, if it was interrupted.
         precision: That of the trainer; a run that goes on in another says so.
     """
 
@@ -49,8 +63,10 @@ class RunState(Checkpoint):
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
-        self.complete = False
+        self.complete = self.stopping = self.stopped = False
         self.seconds = 0.0
+        self.sitting: dict[str, Any] = {}
+        self.earlier: list[dict[str, Any]] = []
         self.precision = ""
         self._begun = 0.0
 
@@ -65,6 +81,10 @@ class RunState(Checkpoint):
         if self.precision not in ("", now):
             log.warning("%s: began in %s and goes on in %s (trainer.precision=auto)", self.folder, self.precision, now)
         self.precision = now
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask to stop again, if it was asked for before the run was interrupted."""
+        trainer.should_stop = trainer.should_stop or self.stopping
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -86,7 +106,9 @@ class RunState(Checkpoint):
         averages = {name: value.item() for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **averages}
         self.history.append(row)
-        self.complete = trainer.should_stop or self.epochs == trainer.max_epochs
+        self.stopping = trainer.should_stop
+        self.stopped = self.stopping and self.epochs >= (trainer.min_epochs or 0)
+        self.complete = self.stopped or self.epochs == trainer.max_epochs
         improved = not self.best or self._value(row) > self._value(self.best)
         if improved:
             self.best = row
@@ -95,17 +117,9 @@ class RunState(Checkpoint):
         if trainer.is_global_zero:
             part.replace(self.folder.last)
             if improved:
-                self.write_best(self.read_last())
+                self.write_best(read_last(self.folder))
             self.write_curves()
         trainer.strategy.barrier()
-
-    def read_last(self) -> dict[str, Any]:
-        """Read ``last.ckpt``, of which what is not looked at stays on disk.
-
-        Raises:
-            InputError: If it is damaged, or a callback keeps there what only code can read back.
-        """
-        return read_checkpoint(self.folder.last, ("state_dict", "callbacks", "epoch", "global_step"), _REMEDY)
 
     def write_best(self, last: dict[str, Any]) -> None:
         """Write ``best.ckpt``, the weights in ``last.ckpt`` that were validated, which a callback may have averaged."""
@@ -114,7 +128,7 @@ class RunState(Checkpoint):
     def write_last_weights(self) -> None:
         """Write ``last_weights.ckpt``, if the last epoch's weights are not the best ones."""
         if self.best["epoch"] != self.epochs:
-            _write_weights(self.read_last(), self.folder.last_weights)
+            _write_weights(read_last(self.folder), self.folder.last_weights)
 
     def write_curves(self) -> None:
         """Write ``metrics.csv``."""
@@ -122,34 +136,38 @@ class RunState(Checkpoint):
         pd.DataFrame(self.history).to_csv(part, index=False)
         part.replace(self.folder.curves)
 
-    def resume(self, repair: bool) -> Path:
+    def resume(self, begun: RunFolder, max_epochs: int, repair: bool) -> Path:
         """Take over what ``last.ckpt`` knows, and return its path.
 
         Args:
+            begun: Whose it is: this run's folder, or that of a shorter run from which it goes on.
+            max_epochs: After how many training is over.
             repair: Whether to write what the other files lack, if the run was killed before they were written.
 
         Raises:
             InputError: If it is damaged.
         """
-        last = self.read_last()
-        with damage_refused(self.folder.last, _REMEDY):
+        last = read_last(begun)
+        with damage_refused(begun.last, _REMEDY):
             self.load_state_dict(last["callbacks"][self.state_key])
+        self.complete = self.stopped or self.epochs >= max_epochs
         if repair:
             self.write_curves()
             if self.best["epoch"] == self.epochs:
                 self.write_best(last)
-        return self.folder.last
+        return begun.last
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into ``last.ckpt``, for Lightning."""
-        kept = ("history", "best", "complete", "seconds", "precision")
-        return {name: getattr(self, name) for name in kept}
+        kept = ("history", "best", "stopping", "stopped", "seconds", "precision")
+        return {name: getattr(self, name) for name in kept} | {"earlier": [*self.earlier, self.sitting]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what comes from ``last.ckpt``, for Lightning."""
         self.history, self.best = list(state_dict["history"]), state_dict["best"]
-        self.complete, self.seconds = state_dict["complete"], state_dict["seconds"]
-        self.precision = state_dict.get("precision", "")
+        self.seconds = state_dict["seconds"]
+        self.precision, self.earlier = state_dict.get("precision", ""), list(state_dict.get("earlier", []))
+        self.stopping, self.stopped = state_dict.get("stopping", False), state_dict.get("stopped", False)
 
     def _value(self, row: dict[str, float]) -> float:
         if self.monitor == LAST:
@@ -163,6 +181,15 @@ def _write_weights(checkpoint: dict[str, Any], path: Path) -> None:
     part = _part(path)
     torch.save({key: checkpoint[key] for key in ("epoch", "global_step", "state_dict")}, part)
     part.replace(path)
+
+
+def read_last(folder: RunFolder) -> dict[str, Any]:
+    """Read a run's ``last.ckpt``, of which what is not looked at stays on disk.
+
+    Raises:
+        InputError: If it is damaged, or a callback keeps there what only code can read back.
+    """
+    return read_checkpoint(folder.last, ("state_dict", "callbacks", "epoch", "global_step"), _REMEDY)
 
 
 def _part(path: Path) -> Path:

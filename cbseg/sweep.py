@@ -1,24 +1,30 @@
 """Sweeps: which runs one does, what is left of them to do, and what became of them, told from the run folders alone."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from tabulate import tabulate
 
 from cbseg.config import build, compose, config_files
 from cbseg.data.sources import explain_missing
 from cbseg.errors import InputError
 from cbseg.job import Job
-from cbseg.results import Result, read_results
+from cbseg.results import Result, read_result, read_results
 from cbseg.run_folder import RunFolder, State
+from cbseg.run_state import best_is
 
 
-def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None) -> list[Job]:
+def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None) -> list[Job] | None:
     """Compose the jobs of a command, in the order in which Hydra's sweeper starts them.
 
     Args:
@@ -27,20 +33,69 @@ def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str
         config_dir: A folder with more configs, as ``--config-dir`` names it.
 
     Returns:
-        Nothing for a single run, and for a sweeper that decides only on the way what to run.
+        None for a single run; no job for a sweeper that decides only on the way what to run, as Optuna's does.
+
+    Raises:
+        InputError: If such a sweeper looks for the worst, or is asked for its plan.
     """
     with config_files(config_dir):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which resolves glob()
         parsed = parser.parse_overrides(list(overrides))
-        hydra = compose([str(o.input_line) for o in parsed if not o.is_sweep_override()]).hydra
+        asked = [override for override in parsed if not override.is_sweep_override()]
+        lines = [str(o.input_line) for o in asked if o.is_hydra_override() or o.get_key_element() == "experiment"]
+        hydra = compose(lines).hydra  # other keys may be those of a swept option
         if not multirun and hydra.mode != RunMode.MULTIRUN:
-            return []
+            return None
         if not hydra.sweeper._target_.endswith(".BasicSweeper"):
+            _check_search(compose([str(override.input_line) for override in asked]))
             return []
         params = parser.parse_overrides([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()])
         task = [override for override in parsed if not override.is_hydra_override()]
         (batch,) = BasicSweeper.split_arguments([*params, *task], max_batch_size=None)
         return list(map(Job.of, batch))
+
+
+def _check_search(config: DictConfig) -> None:
+    if config.dry_run:
+        raise InputError("dry_run=true: this hydra/sweeper decides on the way what to run; leave it out")
+    direction = config.hydra.sweeper.get("direction")
+    name, best = getattr(direction, "name", direction), f"{best_is(config.selection.monitor)}imize"
+    if name not in (None, best):
+        raise InputError(
+            f"hydra.sweeper.direction={name}: would look for the worst selection.monitor={config.selection.monitor}; "
+            f"add hydra.sweeper.direction={best}"
+        )
+
+
+@contextmanager
+def launched(jobs: list[Job], before: list[float]) -> Iterator[None]:
+    """Note which jobs a sweeper starts that decides on the way, whatever it is and whatever launches them.
+
+    Args:
+        jobs: They are added here.
+        before: When each was finished before; see :func:`finished_at`.
+    """
+    real = Plugins.instantiate_launcher
+
+    def instantiate(*arguments: Any, **named: Any) -> Launcher:
+        launcher = real(*arguments, **named)
+        launch = launcher.launch
+
+        def noting(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+            for job in map(Job.of, job_overrides):
+                if job.folder.path not in [other.folder.path for other in jobs]:
+                    jobs.append(job)
+                    before.append(finished_at(job.folder))
+            return launch(job_overrides, initial_job_idx)
+
+        launcher.launch = noting  # type: ignore[method-assign]
+        return launcher
+
+    Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Plugins.instantiate_launcher = real  # type: ignore[method-assign]
 
 
 def print_plan(jobs: Sequence[Job]) -> None:
@@ -50,6 +105,8 @@ def print_plan(jobs: Sequence[Job]) -> None:
     for job in jobs:
         state = job.folder.state(job.config)
         todo = is_left(job)
+        if state.name == "new" and (before := job.folder.predecessor(job.config)) is not None and not job.config.rerun:
+            state = State("new", before.epochs, f"goes on from {before}, if its data is the same")
         done = 0 if state.name == "finished" else state.epochs
         speed = seconds_per_epoch(job, past)
         left = None if speed is None else speed * (job.config.trainer.max_epochs - done)
@@ -109,6 +166,13 @@ def is_left(job: Job) -> bool:
 def finished_at(folder: RunFolder) -> float:
     """Return when a run was finished, seconds; 0 if it is not."""
     return folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
+
+
+def validation_score(job: Job) -> float | None:
+    """Return the selected epoch's validation score of a finished run, which a sweeper may look for; else None."""
+    if job.folder.state(job.config).name != "finished":
+        return None
+    return next(iter(read_result(job.folder).val.values()))
 
 
 def summarise(jobs: Sequence[Job], before: Sequence[float]) -> bool:

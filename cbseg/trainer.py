@@ -5,21 +5,24 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import EarlyStopping, ProgressBar, RichProgressBar, StochasticWeightAveraging, Timer
+from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 
-from cbseg.config import build
+from cbseg.config import build, without
 from cbseg.errors import InputError
 from cbseg.hardware import fast_precision
 from cbseg.overlays import SliceRecorder
 from cbseg.processes import StopAtOnce
 from cbseg.run_state import RunState
-from cbseg.wandb_log import ValidationOverlays
+from cbseg.wandb_pictures import ValidationOverlays
+
+_PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
 
 def build_trainer(config: DictConfig, **arguments: Any) -> pl.Trainer:
     """Make the config's Trainer with more arguments; ``precision=auto`` is the one that is fast where it trains."""
-    plain = OmegaConf.masked_copy(config.trainer, [str(key) for key in config.trainer if key != "callbacks"])
+    plain = without(config.trainer, "callbacks")
     trainer: pl.Trainer = build(
         plain, "trainer", precision=run_precision(config), use_distributed_sampler=False, **arguments
     )
@@ -53,8 +56,12 @@ def build_run_trainer(config: DictConfig, state: RunState) -> tuple[pl.Trainer, 
         if callback.state_key in taken:  # its state and the other's would be one in last.ckpt
             raise InputError(f"{key}: the run has a {type(callback).__name__} of these settings already; leave it out")
         taken.add(callback.state_key)
+    arguments: dict[str, Any] = {}
+    if (name := config.trainer.get("profiler")) in _PROFILERS:  # which would log, where nobody listens
+        arguments["profiler"] = _PROFILERS[name](dirpath=state.folder.path, filename="profile")
     trainer = build_trainer(
         config,
+        **arguments,
         callbacks=[*added.values(), *callbacks],  # the run's own see what the others changed
         plugins=[LightningEnvironment()],  # several devices' processes are ours (cbseg.processes), on a cluster too
         logger=False,

@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cbseg.checkpoint import read_checkpoint
 from cbseg.config import build
 from cbseg.config_check import check_config
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
+from cbseg.evaluation import test
 from cbseg.job import Job
-from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts, score_scans
-from cbseg.module import SegmentationModule
+from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES
 from cbseg.parts import Parts, prepare
-from cbseg.provenance import provenance
+from cbseg.provenance import code_of, provenance
 from cbseg.results import Result, read_result
 from cbseg.run_folder import RunFolder
-from cbseg.run_state import LAST
+from cbseg.run_state import LAST, read_last
 from cbseg.wandb_log import logged_to_wandb
 
 log = logging.getLogger(__name__)
@@ -51,9 +49,7 @@ def run(job: Job) -> Path:
         if not config.rerun and folder.is_finished(config):
             log.info("%s: finished by another process", folder)
         else:
-            scores = train(job, parts)
-            if parts.trainer.is_global_zero:
-                record(job, parts, scores, code)
+            train(job, parts, code)
     return folder.path
 
 
@@ -93,10 +89,10 @@ def _keep_aside(folder: RunFolder) -> None:
     folder.set_aside()
 
 
-def train(job: Job, parts: Parts) -> dict[str, Any]:
-    """Train and test in the run's folder, from its last epoch on if there is one; returns :func:`fit_and_test`'s.
+def train(job: Job, parts: Parts, code: dict[str, Any]) -> None:
+    """Train, test and record in the run's folder, from its last epoch on if there is one, or that of a shorter run.
 
-    Of several processes that train together, the first writes.
+    Of several processes that train together, the first writes. The result is there before W&B is waited for.
 
     Raises:
         InputError: If Lightning refuses an argument, or the run began on other data.
@@ -104,17 +100,39 @@ def train(job: Job, parts: Parts) -> dict[str, Any]:
     folder, state, first = job.folder, parts.state, parts.trainer.is_global_zero
     if first and parts.datamodule.grows and folder.is_resumable(job.config) and _began_on_other_data(parts):
         _keep_aside(folder)
-    resumes = folder.open(job.config) if first else folder.is_resumable(job.config)
-    last = state.resume(repair=first) if resumes else None
+    begun = folder if folder.is_resumable(job.config) else shorter_run(job, parts)
+    if first:
+        folder.open(job.config)
+        if begun not in (None, folder):
+            folder.take_over(begun)
+    last = state.resume(begun, job.config.trainer.max_epochs, repair=first) if begun else None
+    state.sitting = {"epoch": state.epochs + 1, **code["git"]}
     with logged_to_wandb(parts.trainer, job, state.history) if first else nullcontext():
         if first:
             slices = ", ".join(f"{count} {name}" for name, count in _split(parts).items())
-            goes_on = f", goes on after epoch {state.epochs} of {job.config.trainer.max_epochs}" if resumes else ""
+            goes_on = f", goes on after epoch {state.epochs} of {job.config.trainer.max_epochs}" if begun else ""
+            if begun not in (None, folder):
+                log.info("%s: goes on from %s, which stays as it is", folder, begun)
             log.info("%s: %s slices%s", folder, slices, goes_on)
         try:
-            return fit_and_test(parts, last)
+            scores = fit_and_test(parts, last)
         except MisconfigurationException as error:  # what Lightning alone can tell
             raise InputError(f"trainer: {error}") from error
+        if first:
+            record(job, parts, scores, code)
+
+
+def shorter_run(job: Job, parts: Parts) -> RunFolder | None:
+    """Return the finished run of fewer epochs from which this one can go on, if its data was the same."""
+    before = None if job.config.rerun else job.folder.predecessor(job.config)
+    if before is None:
+        return None
+    try:
+        read_last(before)
+        return before if read_result(before).fingerprint == parts.datamodule.fingerprint else None
+    except InputError as error:
+        log.warning("%s; begins from the start", error)
+        return None
 
 
 def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any]) -> None:
@@ -124,7 +142,7 @@ def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any])
         job: The run.
         parts: Its parts.
         scores: See :func:`fit_and_test`.
-        code: What it began with; see :func:`cbseg.provenance.provenance`.
+        code: With what it ended; see :func:`cbseg.provenance.provenance`.
     """
     result = Result(
         data=job.data,
@@ -136,12 +154,14 @@ def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any])
         split=_split(parts),
         dataset=parts.datamodule.store.statistics(),
         fingerprint=parts.datamodule.fingerprint,
+        git=code_of([*parts.state.earlier, parts.state.sitting]),
         **scores,
-        **code,
+        **{name: value for name, value in code.items() if name != "git"},
     )
-    parts.state.write_last_weights()
+    if not job.config.keep_last:
+        parts.state.write_last_weights()
     result.write(job.folder)
-    job.folder.close()
+    job.folder.close(job.config.keep_last)
     which = "last" if parts.state.monitor == LAST else "best"
     when = f"{which} epoch {result.best_epoch} of {result.epochs}, {result.seconds:.0f} s"
     log.info("%s: test %s (%s)", job.folder, _told(result), when)
@@ -156,19 +176,22 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     """
     datamodule, module, trainer = parts.datamodule, parts.module, parts.trainer
     timer, state = parts.timer, parts.state
+    kept = state.folder
+    if last is not None and state.complete and not trainer.is_global_zero:
+        kept = RunFolder(last.parent)  # as the first process may not have taken it over yet
     if not state.complete:
         trainer.fit(module, datamodule=datamodule, ckpt_path=last)
     elif last is not None:
-        checkpoint = state.read_last()
+        checkpoint = read_last(kept)
         timer.load_state_dict(checkpoint["callbacks"][timer.state_key])
         datamodule.load_state_dict(checkpoint[type(datamodule).__qualname__])
     loader, limit = datamodule.train_dataloader(), trainer.limit_train_batches
     batches = int(limit * len(loader)) if isinstance(limit, float) else limit
     samples = min(len(loader.sampler), batches * (loader.batch_size or 1)) * trainer.world_size  # type: ignore[arg-type]
     last_is_best = state.best["epoch"] == state.epochs
-    last_epoch = None if last_is_best else test(trainer, module, datamodule, state.folder.last, "last")
+    last_epoch = None if last_is_best else test(trainer, module, datamodule, kept.last, "last")
     seconds = timer.time_elapsed("train") + timer.time_elapsed("test")
-    selected = test(trainer, module, datamodule, state.folder.best, "test")
+    selected = test(trainer, module, datamodule, kept.best, "test")
     score = "val/dice" if state.monitor == LAST else state.monitor
     return {
         **selected,
@@ -179,49 +202,6 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
         "images_per_second": round(state.epochs * samples / state.seconds, 2),
         "seconds": round(seconds + timer.time_elapsed("test"), 2),
     }
-
-
-def test(
-    trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path, stage: str
-) -> dict[str, Any]:
-    """Read the test set once with these weights: scores, why some are undefined, raw counts overall and by scan.
-
-    Raises:
-        RuntimeError: If not each of its slices was counted, whatever the reason: the scores would be of others.
-    """
-    module.test_stage = stage
-    take_weights(trainer, module, datamodule, weights)
-    trainer.test(module, datamodule=datamodule, verbose=False)
-    if missing := set(datamodule.split.test) ^ module.test_counts.keys():
-        raise RuntimeError(f"{len(missing)} slices of the test split were not counted, or counted without being of it")
-    scans: dict[str, Counts] = {}
-    for index, count in module.test_counts.items():
-        scan = datamodule.store.slices[index].scan
-        scans[scan] = scans[scan] + count if scan in scans else count
-    return score_scans(scans)
-
-
-def take_weights(trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path) -> None:
-    """Take a checkpoint's weights, and estimate for them how common each class is, where the decision asks for it.
-
-    The estimate goes into the checkpoint, for those who predict with it.
-    """
-    checkpoint = read_checkpoint(weights, ["state_dict"])
-    module.load_state_dict(checkpoint["state_dict"])
-    if module.decision.rule != "prior":
-        return
-    module.eval()
-    shares = datamodule.label_shares(str(module.loss.labels), module.num_classes)
-    images = (image.to(module.device) for image in datamodule.training_images())
-    prior = module.decision.estimate(module.net, images, shares)
-    found = " ".join(f"{share:.3f}" for share in prior)
-    log.info("classes are taken for %s of all pixels, and were %s of the labels", found, shares.tolist())
-    if trainer.is_global_zero:
-        checkpoint["state_dict"] = module.state_dict()
-        part = weights.with_name(f"{weights.name}.part")
-        torch.save(checkpoint, part)
-        part.replace(weights)
-    trainer.strategy.barrier()
 
 
 def _began_on_other_data(parts: Parts) -> bool:

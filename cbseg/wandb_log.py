@@ -1,32 +1,30 @@
-"""Weights & Biases: one W&B run for each run folder."""
+"""Weights & Biases: one W&B run for each run folder, which is never waited for long and never ends a run."""
 
+import hashlib
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
+import requests
 import wandb
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
-from scipy.ndimage import grey_dilation
 
-from cbseg.drawing import Mask
 from cbseg.errors import InputError, check_choice
 from cbseg.job import Job
-from cbseg.overlays import chosen_slices
-from cbseg.points import IGNORE, is_infection
 
 log = logging.getLogger(__name__)
 
 
 def wandb_mode(mode: str) -> str:
-    """Return ``online`` or ``offline`` for a configured mode, and never ask.
+    """Return ``online``, ``offline`` or ``disabled`` for a configured mode; nobody is asked, and no network.
 
     The environment's ``WANDB_MODE`` goes before it.
 
@@ -34,13 +32,30 @@ def wandb_mode(mode: str) -> str:
         InputError: If the mode does not exist, or is ``online`` without a login.
     """
     check_choice("logger.mode", mode, ["auto", "online", "offline"])
-    mode = os.environ.get("WANDB_MODE", mode)
-    if mode not in ("auto", "online"):
-        return mode
-    logged_in = wandb.login(prompt=False, verify=False)
-    if mode == "online" and not logged_in:
-        raise InputError("logger.mode=online: you are not logged in to W&B; run `wandb login`, or logger.mode=offline")
-    return "online" if logged_in else "offline"
+    key, asked = "logger.mode", mode
+    if not os.environ.get("WANDB_MODE", "").strip():
+        os.environ.pop("WANDB_MODE", None)  # W&B would refuse an empty one
+    else:
+        given = os.environ["WANDB_MODE"]
+        key, asked = "WANDB_MODE", {"dryrun": "offline", "run": "online"}.get(given, given)
+        check_choice(key, asked, ["auto", "online", "offline", "disabled"])
+    if asked in ("offline", "disabled"):
+        return asked
+    wandb.setup(wandb.Settings(silent=True))
+    try:
+        problem = "" if wandb.login(prompt=False, verify=False) else "you are not logged in to W&B"
+    except wandb.errors.AuthenticationError as error:
+        problem = str(error).rstrip(".")
+    if problem and asked == "online":
+        raise InputError(f"{key}=online: {problem}; run `wandb login`, or take logger.mode=offline")
+    if "API_KEY" in problem:
+        log.warning("%s: logging offline", problem)
+    return "offline" if problem else "online"
+
+
+def default_project() -> str:
+    """Return W&B's project where the config names none: that of ``WANDB_PROJECT``, else ``cbseg``."""
+    return os.environ.get("WANDB_PROJECT") or "cbseg"
 
 
 @contextmanager
@@ -50,25 +65,80 @@ def logged_to_wandb(trainer: pl.Trainer, job: Job, history: Sequence[dict[str, f
     Args:
         trainer: It gets the logger.
         job: The run.
-        history: See :func:`wandb_logger`.
+        history: See :func:`start_logger`.
 
     Raises:
-        InputError: See :func:`wandb_logger`.
+        InputError: See :func:`start_logger`.
     """
+    logger = start_logger(job, history, **job.config.logger) if job.config.logger else None
+    if logger is not None:
+        trainer.loggers = [logger]
     failed = True
     try:
-        if job.config.logger:
-            trainer.loggers = [wandb_logger(job, history, **job.config.logger)]
         yield
         failed = False
     finally:
-        wandb.finish(exit_code=int(failed))
+        if logger is not None:
+            logger.end(failed)
 
 
-def wandb_logger(
-    job: Job, history: Sequence[dict[str, float]], mode: str, project: str, entity: str | None
-) -> WandbLogger:
-    """Start a W&B run for a run folder: grouped by data, its job type the loss.
+class RunLogger(WandbLogger):
+    """Logs a run to W&B as long as that works: what fails there is told, and the run goes on without it.
+
+    Args:
+        experiment: W&B's run.
+        folder: Where W&B's files lie.
+        pictures: Whether slices may be logged.
+        timeout: Seconds for W&B to take what is left at the end.
+    """
+
+    def __init__(self, experiment: Any, folder: Path, pictures: bool, timeout: float) -> None:
+        super().__init__(experiment=experiment, save_dir=folder.parent)
+        self.folder, self.pictures, self.timeout = folder, pictures, timeout
+        self.works = True
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log numbers or pictures by name."""
+        self._attempt(lambda: super(RunLogger, self).log_metrics(metrics, step))
+
+    def end(self, failed: bool) -> None:
+        """Tell W&B whether the run ended well, and wait for it within the time limit."""
+
+        def finish() -> None:
+            self._attempt(lambda: self.experiment.finish(exit_code=int(failed)))
+            with suppress(Exception):
+                wandb.teardown()
+
+        thread = threading.Thread(target=finish, daemon=True)  # for a service that answers no more
+        thread.start()
+        thread.join(2 * self.timeout + 5)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        if not self.works:
+            return
+        try:
+            action()
+        except TimeoutError:
+            log.warning(
+                "W&B did not take all within %g s (logger.timeout): `wandb sync %s/run-*` uploads it",
+                self.timeout,
+                self.folder,
+            )
+        except Exception as error:  # whatever it is, training and results do not depend on it
+            self.works = False
+            log.warning("W&B fails (%s): the run goes on without it; its curves are in metrics.csv", error)
+
+
+def start_logger(
+    job: Job,
+    history: Sequence[dict[str, float]],
+    mode: str,
+    pictures: bool | str,
+    timeout: float,
+    project: str | None,
+    entity: str | None,
+) -> RunLogger | None:
+    """Start a W&B run for a run folder, and say what goes where.
 
     A run that goes on keeps its W&B run. Offline, where W&B cannot take up a run again, a new file with all epochs so
     far replaces that of the process that died.
@@ -77,118 +147,93 @@ def wandb_logger(
         job: The run; W&B's files go into ``wandb`` in its folder.
         history: The averages of the epochs that are done, of a run that goes on.
         mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
-        project: W&B's project.
+        pictures: Whether validation slices are logged; ``auto``: where they stay here, or if ``mode`` is ``online``.
+        timeout: Seconds for W&B to answer, and to take what is left at the end.
+        project: W&B's project; see :func:`default_project`.
         entity: W&B's user or team; the user's default if it is null.
 
+    Returns:
+        Nothing where the environment disables W&B.
+
     Raises:
-        InputError: If the mode does not exist, or W&B was asked for and cannot be reached.
+        InputError: If the mode does not exist, or W&B was asked for and cannot be reached, or cannot write.
     """
-    folder, data, loss, settings = job.folder, job.data, job.loss, job.settings
-    identity = folder.wandb / "id"
+    used, files, experiment = wandb_mode(mode), job.folder.wandb, None
+    if used == "disabled":
+        return None
+    where = {"project": project or default_project(), "entity": entity}
+    if used == "online":
+        url = wandb.setup().settings.base_url
+        try:
+            requests.head(url, timeout=timeout)  # refused at once, where W&B would try again and again
+            experiment = _start(job, used, timeout, where)
+        except (requests.RequestException, wandb.errors.Error) as error:
+            reason = f"{url} did not answer within {timeout:g} s ({type(error).__name__})"
+            if mode == "online":
+                raise InputError(f"logger.mode=online: {reason}; logger.mode=offline logs here") from error
+            log.warning("W&B: %s: logging offline", reason)
+            with suppress(Exception):
+                wandb.teardown()  # the attempt would keep the run's id
+    try:
+        experiment = experiment or _start(job, "offline", timeout, where)
+    except (wandb.errors.Error, OSError) as error:
+        raise InputError(f"{files}: W&B cannot start ({error}); logger=csv goes without it") from error
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if experiment.offline:
+        log.info("W&B: nothing leaves this machine; `wandb sync %s/offline-run-*` would upload it", files)
+        _log_again(experiment, files, history)
+        return RunLogger(experiment, files, pictures is not False, timeout)
+    shows = pictures is True or (pictures == "auto" and mode == "online")
+    what = "scores, config, command line" + (", and validation slices with their names" if shows else "; no pictures")
+    log.info("W&B: to %s go %s", experiment.url, what)
+    return RunLogger(experiment, files, shows, timeout)
+
+
+def _start(job: Job, mode: str, timeout: float, where: dict[str, str | None]) -> Any:
+    """Start W&B's run, grouped by data, its job type the loss."""
+    data, loss, settings = job.data, job.loss, job.settings
+    identity = job.folder.wandb / "id"
     identity.parent.mkdir(exist_ok=True)
     if not identity.is_file():
         identity.write_text(secrets.token_hex(4))
-
-    def start(mode: str) -> Any:
-        return wandb.init(
-            mode=mode,  # type: ignore[arg-type]
-            dir=folder.path,
-            project=project,
-            entity=entity,
-            name=" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings])),
-            group=data,
-            job_type=loss,
-            tags=[data, loss, *filter(None, [settings[:64]])],
-            config={**OmegaConf.to_container(job.config, resolve=True), "settings": settings or "defaults"},  # type: ignore
-            settings=wandb.Settings(silent=True, x_transaction_log_flush_interval=1),
-            reinit="finish_previous",
-            id=identity.read_text(),
-            resume="allow" if mode == "online" else None,
-        )
-
-    try:
-        experiment = start(wandb_mode(mode))
-    except wandb.errors.CommError as error:
-        if mode != "auto":
-            raise InputError(f"logger.mode={mode}: W&B cannot be reached ({error}); logger.mode=offline") from error
-        log.warning("W&B cannot be reached (%s): logging offline", error)
-        experiment = start("offline")
-    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    if experiment.offline:
-        current = Path(experiment.dir).parent
-        for dead in set(folder.wandb.glob("offline-run-*")) - {current}:
-            shutil.rmtree(dead)
-        for row in history:
-            # as Lightning logs them, its epochs counted from 0
-            experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
-    return WandbLogger(experiment=experiment, save_dir=folder.path)
+    return wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        dir=job.folder.path,
+        name=_cut(" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings]))),
+        group=_cut(data),
+        job_type=_cut(loss, 64),
+        tags=[_cut(tag, 64) for tag in (data, loss, settings) if tag],
+        config={**OmegaConf.to_container(job.config, resolve=True), "settings": settings or "defaults"},  # type: ignore
+        settings=wandb.Settings(
+            silent=True,
+            console="off",  # what is printed may name patients' files
+            init_timeout=timeout,
+            finish_timeout=timeout,
+            finish_timeout_raises=True,
+            x_transaction_log_flush_interval=1,
+        ),
+        reinit="finish_previous",
+        id=identity.read_text(),
+        resume="allow" if mode == "online" else None,
+        **where,  # type: ignore[arg-type]
+    )
 
 
-class ValidationOverlays(pl.Callback):
-    """Log a few validation slices as ``val/overlays``, whose truth, prediction and points the dashboard toggles.
+def _log_again(experiment: Any, files: Path, history: Sequence[dict[str, float]]) -> None:
+    """Log all epochs so far into an offline run, and remove those of processes that died."""
+    current = Path(experiment.dir).parent
+    for dead in set(files.glob("offline-run-*")) - {current}:
+        shutil.rmtree(dead)
+    for row in history:
+        # as Lightning logs them, its epochs counted from 0
+        experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
 
-    Args:
-        count: How many slices, at most.
-        every: Epochs from one time to the next; the last epoch is logged too.
+
+def _cut(text: str, longest: int = 128) -> str:
+    """Return a text as long as W&B takes it; of what is cut off a hash stays.
+
+    >>> _cut("covidA", 8), _cut("covidA_and_more", 12)
+    ('covidA', 'covid-2efcc1')
     """
-
-    def __init__(self, count: int, every: int) -> None:
-        self.count, self.every = count, every
-        self.images: list[wandb.Image] = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collect the batch's slices that were chosen."""
-        epoch = trainer.current_epoch + 1
-        if not isinstance(trainer.logger, WandbLogger) or (epoch % self.every and epoch != trainer.max_epochs):
-            return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for name, arrays in chosen_slices(data, data.split.val, self.count, outputs["predictions"]):
-            self.images.append(mask_image(name, data.class_names, **arrays))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what was collected."""
-        if self.images and isinstance(trainer.logger, WandbLogger):
-            trainer.logger.experiment.log({"val/overlays": self.images, "trainer/global_step": trainer.global_step})
-        self.images = []
-
-
-def mask_image(
-    name: str, classes: tuple[str, ...], image: Mask, points: Mask, truth: Mask, prediction: Mask
-) -> wandb.Image:
-    """Make a slice with its masks for W&B to show: each class has a number of its own, and clicks are 5 × 5 pixels.
-
-    Args:
-        name: The slice's.
-        classes: The names of the classes but background.
-        image: Grey.
-        points: The annotation.
-        truth: The mask; what is not known of it is not shown.
-        prediction: Classes.
-
-    Shape:
-        - image, points, truth, prediction: :math:`(H, W)` uint8.
-    """
-    count = len(classes)
-    clicks = np.where(points == IGNORE, np.uint8(0), points + np.uint8(2 * count + 1))
-    if (points == 0).all():  # a slice without infection is annotated as such everywhere
-        clicks = np.zeros_like(clicks)
-    masks = {
-        "truth": {"mask_data": truth * is_infection(truth), "class_labels": dict(enumerate(classes, 1))},
-        "prediction": {
-            "mask_data": np.where(prediction > 0, prediction + np.uint8(count), np.uint8(0)),
-            "class_labels": {k: f"predicted {each}" for k, each in enumerate(classes, count + 1)},
-        },
-        "points": {
-            "mask_data": grey_dilation(clicks, size=5),
-            "class_labels": {k: f"click on {each}" for k, each in enumerate(("background", *classes), 2 * count + 1)},
-        },
-    }
-    return wandb.Image(image, caption=name, masks=masks)
+    digits = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return text if len(text) <= longest else f"{text[: longest - 7]}-{digits}"

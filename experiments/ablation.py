@@ -19,7 +19,7 @@ from cbseg.errors import InputError, check_choice
 from cbseg.folds import pool_folds
 from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.results import Result, by_setting, find_results
-from experiments.command_line import one_message
+from experiments.command_line import one_message, parse_with_runs
 from experiments.compare import BySeed, compare, explanation
 from experiments.table_format import MISSING, Cell, Table
 from experiments.tables import COLUMNS, DIGITS, titles
@@ -79,17 +79,24 @@ def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> 
 
 
 def write(
-    runs: Path, data: str | None, score: str, baseline: str | None, last: bool = False, folds: Collection[int] = ()
+    runs: Path,
+    data: str | None,
+    score: str,
+    baseline: str | None,
+    last: bool = False,
+    folds: Collection[int] = (),
+    out: Path | None = None,
 ) -> str:
-    """Write the tables into ``<runs>/tables`` and return them in Markdown.
+    """Write the tables into ``<out>/tables`` and return them in Markdown.
 
     Args:
         runs: Where the runs are.
         data: Take runs of this data config alone, if it is given.
         score: See :func:`ablation`.
         baseline: See :func:`ablation`.
-        last: Whether to take the last epoch's weights, and write below ``<runs>/tables/last``.
+        last: Whether to take the last epoch's weights, and write below ``<out>/tables/last``.
         folds: Pool these folds alone; see :func:`cbseg.folds.pool_folds`.
+        out: Where to write, ``runs`` if it is None.
 
     Raises:
         InputError: If there is no finished run, or none of this data, or the score or the baseline do not exist.
@@ -99,7 +106,7 @@ def write(
     if not found:
         raise InputError(f"{runs}: holds no finished run of data={data}")
     results = pool_folds(found, folds)
-    folder = runs / "tables" / ("last" if last else "")
+    folder = (out or runs) / "tables" / ("last" if last else "")
     if last:
         results = {path: result.of_last_epoch() for path, result in results.items()}
     sections, numbers = [], []
@@ -119,13 +126,12 @@ def write(
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="What settings do to the scores.")
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--data", help="take runs of this data config alone")
     parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
     parser.add_argument("--baseline", help="the row to compare with, as the table names it; the first if none is given")
     parser.add_argument("--folds", type=int, nargs="+", default=(), help="pool these folds alone")
     parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")
-    arguments = parser.parse_args()
+    arguments = parse_with_runs(parser)
     with one_message():
         print(write(**vars(arguments)))
 

@@ -1,16 +1,29 @@
 """What the command lines of the experiments share."""
 
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cbseg.errors import InputError
 
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """End the command with one message and exit code 1 where its input is bad."""
+    """End the command with one message and exit code 1 where its input is bad, or its output cannot be written."""
     try:
         yield
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}; --out takes another folder to write into")
+
+
+def parse_with_runs(parser: ArgumentParser) -> Namespace:
+    """Parse a command line with ``runs``, where the runs are, and ``out``, into which to write: ``runs`` by default."""
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="where the runs are")
+    parser.add_argument("--out", type=Path, help="folder to write into, where runs cannot be written (default: runs)")
+    arguments = parser.parse_args()
+    arguments.out = arguments.out or arguments.runs
+    return arguments

@@ -20,7 +20,7 @@ from cbseg.errors import InputError
 from cbseg.folds import pool_folds
 from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts, counting_scores, segmentation_scores
 from cbseg.results import Result, Setting, by_setting, find_results
-from experiments.command_line import one_message
+from experiments.command_line import one_message, parse_with_runs
 from experiments.table_format import MISSING
 from experiments.tables import titles
 
@@ -189,20 +189,21 @@ def explanation(results: Iterable[Result], score: str, baseline: str) -> str:
     return "\n".join(lines)
 
 
-def write(runs: Path, score: str, baseline: str, last: bool = False) -> str:
-    """Write every setting's differences into ``<runs>/tables`` and return them in Markdown.
+def write(runs: Path, score: str, baseline: str, last: bool = False, out: Path | None = None) -> str:
+    """Write every setting's differences into ``<out>/tables`` and return them in Markdown.
 
     Args:
         runs: Where the runs are.
         score: One of ``SCORES`` or ``COUNTING_SCORES``.
         baseline: A loss's name.
-        last: Whether to compare the last epoch's weights, below ``<runs>/tables/last``.
+        last: Whether to compare the last epoch's weights, below ``<out>/tables/last``.
+        out: Where to write, ``runs`` if it is None.
 
     Raises:
         InputError: If there is no finished run, or the score or the baseline do not exist.
     """
     results = pool_folds(find_results(runs))
-    folder = runs / "tables"
+    folder = (out or runs) / "tables"
     if last:
         results, folder = {path: result.of_last_epoch() for path, result in results.items()}, folder / "last"
     losses = titles(result.loss for result in results.values())
@@ -226,14 +227,13 @@ def write(runs: Path, score: str, baseline: str, last: bool = False) -> str:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Differences between losses, with intervals over test scans.")
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
     parser.add_argument("--baseline", default="pl", help="the loss to compare with")
     parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")
-    arguments = parser.parse_args()
+    arguments = parse_with_runs(parser)
     with one_message():
-        print(write(arguments.runs, arguments.score, arguments.baseline, arguments.last))
-    print(f"Markdown and CSV are in {arguments.runs / 'tables' / ('last' if arguments.last else '')}/differences.*")
+        print(write(arguments.runs, arguments.score, arguments.baseline, arguments.last, arguments.out))
+    print(f"Markdown and CSV are in {arguments.out / 'tables' / ('last' if arguments.last else '')}/differences.*")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import wandb
 
 from cbseg.config import CONF
 from cbseg.errors import InputError
+from cbseg.wandb_log import default_project
 from experiments.command_line import one_message
 from experiments.tables import COLUMNS
 
@@ -159,7 +160,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="The W&B dashboard: a report, or views of the workspace.")
     parser.add_argument("--entity", required=True, help="W&B's user or team")
-    parser.add_argument("--project", default="cbseg", help="W&B's project (default: %(default)s)")
+    parser.add_argument("--project", default=default_project(), help="W&B's project (default: %(default)s)")
     parser.add_argument("--kind", choices=["report", "workspace"], default="report", help="(default: %(default)s)")
     parser.add_argument("--data", nargs="+", default=DATASETS, metavar="NAME", help="datasets (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be saved, as JSON")

@@ -21,7 +21,7 @@ from cbseg.metrics import count_errors, region_grid
 from cbseg.points import IGNORE, find_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, find_results
 from cbseg.run_folder import RunFolder
-from experiments.command_line import one_message
+from experiments.command_line import one_message, parse_with_runs
 from experiments.tables import PAPER_LOSSES, titles
 
 LEVEL = 4  # of GAME, as in the paper
@@ -161,8 +161,12 @@ def draw_errors(ax: Axes, prediction: NDArray[np.uint8], truth: NDArray[np.uint8
         ax.text(*corner, f"{surplus[row, column]:+d}", color="yellow", fontsize=6, va="bottom")
 
 
-def write(runs: Path) -> list[str]:
+def write(runs: Path, out: Path | None = None) -> list[str]:
     """Draw the figures of each data and setting, from the lowest seed of each loss.
+
+    Args:
+        runs: Where the runs are.
+        out: Where to write, ``runs`` if it is None.
 
     Returns:
         A line on each: where it is, or why there is none.
@@ -171,7 +175,8 @@ def write(runs: Path) -> list[str]:
         InputError: If there is no finished run.
     """
     settings, lines = by_setting(find_results(runs)), []
-    (runs / "figures").mkdir(exist_ok=True)
+    drawn = (out or runs) / "figures"
+    drawn.mkdir(parents=True, exist_ok=True)
     for setting, (data, found) in [(one, item) for one in settings for item in by_data(one).items()]:
         slices = common_slices(found)
         figures = {"": qualitative(data, found, slices) if slices else None}
@@ -186,18 +191,17 @@ def write(runs: Path) -> list[str]:
                 lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
                 continue
             for kind in ("png", "pdf"):
-                figure.savefig(runs / "figures" / f"{name}.{kind}", dpi=160 if suffix else 110)
-            lines.append(f"{name}: {runs / 'figures' / name}.png, .pdf")
+                figure.savefig(drawn / f"{name}.{kind}", dpi=160 if suffix else 110)
+            lines.append(f"{name}: {drawn / name}.png, .pdf")
     return lines
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Figures from run folders.")
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    arguments = parser.parse_args()
+    arguments = parse_with_runs(parser)
     with one_message():
-        print("\n".join(write(arguments.runs)))
+        print("\n".join(write(arguments.runs, arguments.out)))
 
 
 if __name__ == "__main__":

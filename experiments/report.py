@@ -28,7 +28,7 @@ from cbseg.metrics import COUNTS, Counts, segmentation_scores
 from cbseg.points import IGNORE, count_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, read_results
 from cbseg.run_folder import RunFolder
-from experiments.command_line import one_message
+from experiments.command_line import one_message, parse_with_runs
 from experiments.figures import ByLoss, by_data, common_slices
 from experiments.table_format import MISSING
 from experiments.tables import LOSSES, tables, titles
@@ -246,8 +246,8 @@ def section(title: str, setting: Setting | None, runs: list[Run]) -> dict[str, A
     return {"title": title, "runs": runs, "tables": tables(setting) if setting else [], "datasets": datasets}
 
 
-def write(runs: Path) -> Path:
-    """Write ``<runs>/report.html`` and return its path.
+def write(runs: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` into a folder, ``runs`` if there is no other, and return its path.
 
     Raises:
         InputError: If there is no run.
@@ -269,7 +269,8 @@ def write(runs: Path) -> Path:
         styles=styles,
         missing=MISSING,
     )
-    path = runs / "report.html"
+    path = (out or runs) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -277,10 +278,9 @@ def write(runs: Path) -> Path:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="One HTML page from run folders.")
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    arguments = parser.parse_args()
+    arguments = parse_with_runs(parser)
     with one_message():
-        print(write(arguments.runs))
+        print(write(arguments.runs, arguments.out))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cbseg.folds import pool_folds
 from cbseg.metrics import COUNTS, segmentation_scores
 from cbseg.results import Result, Setting, by_setting, find_results
-from experiments.command_line import one_message
+from experiments.command_line import one_message, parse_with_runs
 from experiments.table_format import Cell, Table
 
 PAPER: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("paper.yaml")))
@@ -153,18 +153,19 @@ def tables(setting: Setting) -> list[Table]:
     return shown + list(filter(None, (class_table(data, setting) for data in sorted(found))))
 
 
-def write(runs: Path, last: bool = False) -> str:
-    """Write every setting's tables below ``<runs>/tables`` and return them in Markdown.
+def write(runs: Path, last: bool = False, out: Path | None = None) -> str:
+    """Write every setting's tables below ``<out>/tables`` and return them in Markdown.
 
     Args:
         runs: Where the runs are.
-        last: Whether to show the last epoch's scores, below ``<runs>/tables/last``.
+        last: Whether to show the last epoch's scores, below ``<out>/tables/last``.
+        out: Where to write, ``runs`` if it is None.
 
     Raises:
         InputError: If there is no finished run.
     """
     results = pool_folds(find_results(runs))
-    parent, weights = runs / "tables", ""
+    parent, weights = (out or runs) / "tables", ""
     if last:
         results = {folder: result.of_last_epoch() for folder, result in results.items()}
         parent, weights = parent / "last", "; weights of the last epoch"
@@ -185,14 +186,13 @@ def write(runs: Path, last: bool = False) -> str:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="The paper's tables from run folders.")
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument(
         "--last", action="store_true", help="scores of the last epoch's weights, not the selected ones'"
     )
-    arguments = parser.parse_args()
+    arguments = parse_with_runs(parser)
     with one_message():
-        print(write(arguments.runs, arguments.last))
-    print(f"Markdown, CSV and LaTeX are in {arguments.runs / 'tables' / ('last' if arguments.last else '')}")
+        print(write(arguments.runs, arguments.last, arguments.out))
+    print(f"Markdown, CSV and LaTeX are in {arguments.out / 'tables' / ('last' if arguments.last else '')}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 
 from cbseg.drawing import CLASSES, CONFUSED, CORRECT, FALSE, MISSED, legend, paint
 from cbseg.points import IGNORE
-from cbseg.wandb_log import mask_image
+from cbseg.wandb_pictures import mask_image
 
 GREY = np.full((1, 1), 100, np.uint8)
 
@@ -42,9 +42,11 @@ def test_wandb_masks_tell_classes_apart_and_leave_out_what_is_not_known():
     truth[0, :3], prediction[0, :3] = [1, 2, IGNORE], [1, 1, 2]
     points[:] = IGNORE
     points[6, 6] = 2
-    masks = mask_image("one", ("ggo", "consolidation"), np.zeros((8, 8), np.uint8), points, truth, prediction)._masks
+    classes = ("ggo", "consolidation")
+    masks = mask_image("one", classes, (10, 9), np.zeros((8, 8), np.uint8), points, truth, prediction)._masks
     labels = {name: mask._val["class_labels"] for name, mask in masks.items()}
     assert labels["prediction"] == {3: "predicted ggo", 4: "predicted consolidation"}
     assert labels["points"] == {5: "click on background", 6: "click on ggo", 7: "click on consolidation"}
     shown = {name: np.unique(mask._val["mask_data"]).tolist() for name, mask in masks.items()}
     assert shown == {"truth": [0, 1, 2], "prediction": [0, 3, 4], "points": [0, 7]}
+    assert {mask._val["mask_data"].shape for mask in masks.values()} == {(10, 9)}  # as large as the others of its name

@@ -81,7 +81,7 @@ def test_readmes_example_of_a_dataset_trains_as_it_is_written(written, command, 
 
 
 def test_readmes_example_of_a_network_trains_as_it_is_written(written, command, tmp_path):
-    assert list(written("Adding a network")) == ["cbseg/models/lraspp.py", "conf/model/lraspp.yaml"]
+    assert list(written("Adding a network")) == ["conf/model/lraspp.yaml", "conf/model/unet.yaml"]
     printed, code = command("loss=pl", "model=lraspp")
     assert code == 0, printed
     assert list(tmp_path.glob("runs/covidA/pl/*model=lraspp*/metrics.json"))

@@ -2,14 +2,17 @@
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image, ImageOps
 
-from cbseg import trainer
+from cbseg import provenance, trainer, training
+from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
 from cbseg.run_folder import BusyError, RunFolder
@@ -17,6 +20,7 @@ from cbseg.run_folder import BusyError, RunFolder
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
 
 EMA = "{_target_:cbseg.averaging.EMAWeights,decay:0.5}"
+ONE_CYCLE = "{_target_:torch.optim.lr_scheduler.OneCycleLR,interval:step,max_lr:0.01,total_steps:10}"
 STOP = "{_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:train/loss,patience:2}"
 
 
@@ -49,17 +53,24 @@ def die_at(monkeypatch, epoch, batch, hook="training_step"):
         ("optim=sps", (3, 1, "training_step")),
         ("selection.patience=2", (2, 0, "training_step")),
         ("selection.patience=2", (0, 0, "test_step")),
+        ("+trainer.min_epochs=4 selection.patience=1 selection.monitor=val/spec", (2, 0, "training_step")),
+        ("+trainer.min_epochs=4 selection.patience=1 selection.monitor=val/spec", (3, 1, "training_step")),
         ("data.epoch=released", (1, 2, "training_step")),
         ("trainer.precision=bf16-mixed", (2, 1, "training_step")),
         (f"+trainer.callbacks.ema={EMA}", (2, 1, "training_step")),
         (f"+trainer.callbacks.ema={EMA}", (0, 0, "test_step")),
+        ("+optim.scheduler={_target_:torch.optim.lr_scheduler.StepLR,step_size:2}", (2, 1, "training_step")),
+        ("+optim/scheduler=cosine", (3, 0, "training_step")),
+        ("+optim/scheduler=plateau optim.scheduler.patience=0", (3, 0, "training_step")),
+        ("+optim/scheduler=warmup", (2, 1, "training_step")),
+        (f"+optim.scheduler={ONE_CYCLE}", (3, 1, "training_step")),
         (f"+trainer.callbacks.stop={STOP}", (2, 0, "training_step")),
         ("decision.rule=prior", (0, 0, "test_step")),
         ("decision.rule=prior", (3, 0, "training_step")),
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, monkeypatch, setting, moment):
-    settings = ["loss=pl", setting, "trainer.max_epochs=5", "data.batch_size=3"]
+    settings = ["loss=pl", *setting.split(), "trainer.max_epochs=5", "data.batch_size=3"]
     undisturbed = train(*settings, f"runs={tmp_path / 'undisturbed'}")
     with monkeypatch.context() as patch:
         die_at(patch, *moment)
@@ -68,7 +79,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
     folder = train(*settings)
     assert {key: metrics(folder)[key] for key in SAME} == {key: metrics(undisturbed)[key] for key in SAME}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
-    assert not (folder / "last.ckpt").exists()
+    assert (folder / "last.ckpt").exists()
     assert not list(folder.glob("*.part"))
 
 
@@ -137,7 +148,7 @@ def test_an_unfinished_run_does_not_go_on_with_other_clicks(train, monkeypatch, 
     assert metrics(train(*settings))["epochs"] == 2
 
 
-def test_an_unfinished_run_of_another_config_is_kept_aside(train, monkeypatch, tmp_path):
+def test_an_unfinished_run_of_another_config_is_kept_aside_and_the_reason_told(train, monkeypatch, tmp_path, caplog):
     with monkeypatch.context() as patch:
         die_at(patch, 1, 0)
         with pytest.raises(Killed):
@@ -146,6 +157,7 @@ def test_an_unfinished_run_of_another_config_is_kept_aside(train, monkeypatch, t
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("batch_size: 8", "batch_size: 4"))
     train("loss=pl")
+    assert "data.batch_size was 4, is 8; begins anew, and the old run is kept in old/" in caplog.text
     (old,) = (folder.parent / "old").iterdir()
     assert (old / "last.ckpt").is_file()
 
@@ -187,3 +199,113 @@ def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train
     state = again.folder.state(again.config)
     assert state.name == "refused"
     assert "data.batch_size was 8, is 4" in state.reason
+
+
+SEVERAL = ["loss=cb_fliprot", "data.batch_size=3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "short", "long"),
+    [
+        (SEVERAL, 2, 4),
+        ([*SEVERAL, "+optim.scheduler={_target_:torch.optim.lr_scheduler.StepLR,step_size:1}"], 2, 4),
+        ([*SEVERAL, "selection.patience=1", "selection.monitor=val/spec"], 3, 5),  # stopped before
+    ],
+)
+def test_more_epochs_go_on_from_the_finished_run_bit_for_bit_as_from_the_start(
+    train, tmp_path, monkeypatch, caplog, settings, short, long
+):
+    whole = train(*settings, f"trainer.max_epochs={long}", f"runs={tmp_path / 'whole'}")
+    before = train(*settings, f"trainer.max_epochs={short}")
+    kept = {path.name: path.read_bytes() for path in before.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch:
+        die_at(patch, metrics(before)["epochs"], 0)  # it can be killed at once
+        with contextlib.suppress(Killed):
+            train(*settings, f"trainer.max_epochs={long}")
+    with monkeypatch.context() as patch:
+        for epoch in range(metrics(before)["epochs"]):
+            die_at(patch, epoch, 0)  # no epoch is done again
+        folder = train(*settings, f"trainer.max_epochs={long}")
+    assert f"goes on from {before}" in caplog.text
+    assert {key: metrics(folder)[key] for key in SAME} == {key: metrics(whole)[key] for key in SAME}
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(whole / "metrics.csv"))
+    assert {path.name: path.read_bytes() for path in before.iterdir() if path.is_file()} == kept
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["keep_last=false"], []),
+        ([], ["optim.lr=0.1"]),
+        ([], ["rerun=true"]),
+        (["+optim/scheduler=cosine"], ["+optim/scheduler=cosine"]),  # whose length is trainer.max_epochs
+    ],
+)
+def test_a_run_goes_on_from_none_that_is_not_its_own_beginning(train, caplog, first, second):
+    train("loss=pl", "trainer.max_epochs=1", *first)
+    train("loss=pl", "trainer.max_epochs=2", *second)
+    assert "goes on from" not in caplog.text
+
+
+def test_a_damaged_last_ckpt_is_named_and_where_another_run_would_go_on_from_it_that_begins_from_the_start(
+    train, monkeypatch, caplog
+):
+    before = train("loss=pl", "trainer.max_epochs=1")
+    (before / "last.ckpt").write_bytes((before / "last.ckpt").read_bytes()[:1000])
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train("loss=pl", "trainer.max_epochs=2")
+    assert f"{before / 'last.ckpt'}: is damaged" in caplog.text
+    assert "begins from the start" in caplog.text
+    (cut,) = (path for path in before.parent.glob("*epochs=2/last.ckpt"))
+    cut.write_bytes(b"")
+    with pytest.raises(InputError, match="last.ckpt: is damaged"):
+        train("loss=pl", "trainer.max_epochs=2")
+
+
+def test_more_epochs_on_other_data_begin_from_the_start(train, tmp_path, covid_a, caplog):
+    root = tmp_path / "copy"
+    shutil.copytree(covid_a, root)
+    train("loss=pl", "trainer.max_epochs=1", f"data.root={root}")
+    mask = next((root / "Dataset" / FOLDERS["test"] / "GT").iterdir())
+    ImageOps.mirror(Image.open(mask)).save(mask)
+    train("loss=pl", "trainer.max_epochs=2", f"data.root={root}")
+    assert "goes on from" not in caplog.text
+
+
+def test_a_run_keeps_the_code_of_each_of_its_sittings(train, monkeypatch):
+    def code(commit, dirty):
+        real = provenance.provenance()
+        monkeypatch.setattr(training, "provenance", lambda: real | {"git": {"commit": commit, "dirty": dirty}})
+
+    code("a", True)
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train("loss=pl")
+    code("b", False)
+    sittings = [{"epoch": 1, "commit": "a", "dirty": True}, {"epoch": 2, "commit": "b", "dirty": False}]
+    assert metrics(train("loss=pl"))["git"] == {"commit": "b", "dirty": True, "sittings": sittings}
+
+
+def test_a_full_disk_leaves_a_reason_and_not_what_filled_it(train, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        die_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            train("loss=pl")
+    (path,) = (path for path in (tmp_path / "runs/covidA/pl").iterdir() if path.is_dir())
+    filling = path / "last.ckpt.part"
+    filling.write_text("half a checkpoint")
+    real = Path.write_text
+
+    def write_text(file, text, *rest, **named):
+        if filling.is_file():
+            raise OSError("No space left on device")
+        return real(file, text, *rest, **named)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    RunFolder(path).record_failure(OmegaConf.load(path / "config.yaml"), "OSError: No space left on device")
+    assert RunFolder(path).failure() == "OSError: No space left on device"
+    assert not list(path.glob("*.part"))
+    assert (path / "last.ckpt").is_file()

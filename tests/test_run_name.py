@@ -6,10 +6,11 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from cbseg.config import compose
 from cbseg.job import Job
-from cbseg.run_name import changes, file_name, name_of
+from cbseg.run_name import changes, file_name, flat, name_of
 
 keys = st.sampled_from(["optim.lr", "data.name", "model.weights"])
 values = st.text(string.ascii_letters + "/=,. é-", max_size=60)
@@ -96,3 +97,14 @@ def test_the_seed_is_no_result_key_and_neither_is_what_follows_from_it():
 def test_the_order_of_overrides_is_no_setting():
     overrides = ["optim.lr=0.001", "optim=adam_fast", "optim.betas=[0.9,0.9]"]
     assert len({Job.of(order).settings for order in permutations(overrides)}) == 1
+
+
+def test_a_path_is_one_setting_however_it_is_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    keys = [
+        flat(OmegaConf.create({"model": {"weights": path}}))["model.weights"]
+        for path in ("d/vgg.pth", "./d/vgg.pth", f"{tmp_path}/d/vgg.pth", "d/../d//vgg.pth", f"{tmp_path}/d/vgg.pth/")
+    ]
+    assert set(keys) == {"d/vgg.pth"}
+    others = {"a": "https://a/b", "b": "val/dice", "c": "/elsewhere/d"}
+    assert flat(OmegaConf.create(others)) == others

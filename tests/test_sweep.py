@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
 from cbseg.data.covid_a import FOLDERS
 from cbseg.results import by_setting, find_results
+from cbseg.sweep import sweep_jobs
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs")
 
@@ -28,12 +30,12 @@ def sweep(covid_a, store, tmp_path):
     """``sweep("loss=pl,full", runs=…)`` starts a sweep of short runs and gives its process; ``finish`` waits for it."""
     started = []
 
-    def start(*overrides, runs=tmp_path / "runs"):
+    def start(*overrides, runs=tmp_path / "runs", multirun=True):
         command = [
-            sys.executable, "-m", "cbseg.run", "-m", "experiment=phantom", "logger=csv", "overlays=0",
-            "trainer.enable_progress_bar=false", "trainer.max_epochs=4", "data=covidA", "data.image_size=64",
-            "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}", f"runs={runs}",
-            *overrides,
+            sys.executable, "-m", "cbseg.run", *(["-m"] if multirun else []), "experiment=phantom", "logger=csv",
+            "overlays=0", "trainer.enable_progress_bar=false", "trainer.max_epochs=4", "data=covidA",
+            "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}",
+            f"store={store}", f"runs={runs}", *overrides,
         ]  # fmt: skip
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -93,7 +95,8 @@ def wait_for(pattern, runs, timeout=120):
 
 def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(sweep, tmp_path):
     """``CHAOS_KILLS=25`` makes it a long one."""
-    overrides = ("loss=pl,cb_lcfcn", "seed=0,1")
+    stops = ("selection.patience=1", "+trainer.min_epochs=3", "+optim/scheduler=cosine")
+    overrides = ("loss=pl,cb_lcfcn", "seed=0,1", *stops)
     undisturbed = sweep(*overrides, runs=tmp_path / "undisturbed")
     rng, kills = random.Random(0), int(os.environ.get("CHAOS_KILLS", "2"))
     printed, code = finish(undisturbed)
@@ -216,6 +219,15 @@ def test_a_run_that_the_system_kills_fails_alone(sweep, tmp_path):
     assert "goes on after epoch" in printed
 
 
+def test_ctrl_c_ends_a_single_run_with_exit_code_130_and_it_can_go_on(sweep, tmp_path):
+    process = sweep("loss=pl", "trainer.max_epochs=1000", multirun=False)
+    wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")
+    process.send_signal(signal.SIGINT)
+    printed, code = finish(process)
+    assert (code, "Traceback" in printed) == (130, False), printed
+    assert not list((tmp_path / "runs").glob("**/error.txt"))
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_that_is_told_to_stop_stops_within_the_run_and_can_go_on(sweep, tmp_path, sent):
     process = sweep("loss=pl,full", "trainer.max_epochs=1000")
@@ -245,6 +257,31 @@ def test_several_runs_train_at_once_with_joblib(sweep, tmp_path):
     assert code == 0, printed
     assert "2 runs: 2 finished" in printed
     assert printed.count("test dice") == 2
+
+
+def test_a_sweep_over_datasets_takes_keys_that_they_share_and_glob_is_planned():
+    jobs = sweep_jobs(["data=covidB_sep,covidB_mixed", "data.find_scans.window=[-1000,200]"], multirun=True)
+    assert [job.data for job in jobs] == ["covidB_sep", "covidB_mixed"]
+    assert [job.loss for job in sweep_jobs(["loss=glob(cb_f*)"], multirun=True)] == ["cb_flip", "cb_fliprot"]
+
+
+def test_optuna_looks_for_the_best_validation_score_and_the_summary_tells_of_its_trials(sweep, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    search = (
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.n_jobs=1",
+        "hydra/sweeper/sampler=random",
+    )
+    settings = ("loss=pl", "trainer.max_epochs=1", "optim.lr=interval(0.0001,0.01)", *search)
+    printed, code = finish(sweep(*settings))
+    assert code == 1
+    assert "hydra.sweeper.direction=minimize" in printed
+    printed, code = finish(sweep(*settings, "hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=1"))
+    assert code == 0, printed
+    assert "3 runs: 3 finished" in printed
+    found = OmegaConf.load(tmp_path / "runs" / "optimization_results.yaml")
+    assert found.best_value == max(metrics(folder)["val"]["val/dice"] for folder in folders(tmp_path / "runs"))
 
 
 def test_two_processes_score_each_slice_once_and_as_one_process_does_whatever_the_strategy(sweep, tmp_path):

@@ -314,3 +314,19 @@ def test_where_no_mask_shows_infection_in_validation_the_last_epoch_is_taken_and
 def test_a_network_of_other_classes_than_the_data_is_refused(train):
     with pytest.raises(InputError, match=r"model\.num_classes=3: the data has 2 classes, background included"):
         train("loss=pl", "model.num_classes=3")
+
+
+@pytest.mark.parametrize(("loss", "reason"), [("full", "no mask shows infection"), ("pl", "no pixel is annotated")])
+def test_a_loss_that_finds_nothing_to_learn_is_refused(train, covid_a, tmp_path, loss, reason):
+    root = tmp_path / "empty"
+    shutil.copytree(covid_a, root)
+    for path in (root / "Dataset" / FOLDERS["train"] / "GT").iterdir():
+        Image.fromarray(np.zeros_like(Image.open(path).convert("L"))).save(path)
+    with pytest.raises(InputError, match=reason):
+        train(f"loss={loss}", f"data.root={root}", "data.annotate.empty=ignore")
+
+
+def test_a_profile_goes_into_the_runs_folder_and_makes_no_other_run(train):
+    folder = train("loss=pl", "trainer.max_epochs=1", "+trainer.profiler=simple")
+    assert "run_training_epoch" in (folder / "fit-profile.txt").read_text()
+    assert "profiler" not in folder.name

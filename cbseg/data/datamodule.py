@@ -252,6 +252,12 @@ class SliceDataModule(pl.LightningDataModule):
             rows = np.asarray(self.split.train[start : start + self.batch_size])
             yield normalise(torch.from_numpy(self.store.images[rows]))
 
+    def can_teach(self, labels: str | None) -> bool:
+        """Return whether a loss that learns from these labels, ``mask`` or points, finds any in the training slices."""
+        if labels == "mask":
+            return any(self.store.slices[i].regions for i in self.split.train)
+        return bool((self.training_set.points != IGNORE).any())
+
     def label_shares(self, labels: str, num_classes: int) -> Tensor:
         """Return each class's share of the training slices' labels: ``points``, the mean over slices; or ``mask``.
 

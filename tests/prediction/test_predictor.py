@@ -79,7 +79,8 @@ def test_the_last_epochs_weights_are_those_that_the_run_ended_with(train, monkey
         return real(trainer, module, datamodule, weights, stage)
 
     monkeypatch.setattr(training, "test", test)
-    run = train("loss=full", "trainer.max_epochs=3", "selection.monitor=val/mae")  # the first epoch's is least
+    settings = ["loss=full", "trainer.max_epochs=3", "selection.monitor=val/mae"]  # the first epoch's is least
+    run = train(*settings, "keep_last=false")
     assert set(ended) == {"last", "test"}
     for weights, stage in (("last", "last"), ("best", "test")):
         state = Predictor(run, weights).net.state_dict()
