@@ -11,6 +11,8 @@ from cbseg.checkpoint import read_checkpoint
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.metrics import Counts, score_scans
 from cbseg.module import SegmentationModule
+from cbseg.run_folder import RunFolder
+from cbseg.threshold_curves import write_curve
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ def test(
     trainer: pl.Trainer, module: SegmentationModule, datamodule: SliceDataModule, weights: Path, stage: str
 ) -> dict[str, Any]:
     """Read the test set once with these weights: scores, why some are undefined, raw counts overall and by scan.
+
+    Counts at other thresholds of the probability are written beside the weights.
 
     Raises:
         RuntimeError: If not each of its slices was counted, whatever the reason: the scores would be of others.
@@ -32,6 +36,9 @@ def test(
     for index, count in module.test_counts.items():
         scan = datamodule.store.slices[index].scan
         scans[scan] = scans[scan] + count if scan in scans else count
+    if trainer.is_global_zero:
+        folder = RunFolder(weights.parent)
+        write_curve(folder.thresholds if stage == "test" else folder.last_thresholds, scans)
     return score_scans(scans)
 
 

@@ -15,8 +15,17 @@ from torchmetrics import MetricCollection
 from cbseg.decision import Decision
 from cbseg.finite import FiniteLossWatch
 from cbseg.hardware import lay_out_as_parameters
-from cbseg.metrics import CountingScores, Counts, SegmentationScores
+from cbseg.metrics import CountingScores, Counts, SegmentationScores, count_levels, surface_sums
 from cbseg.seeds import derived_seed
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample logits to a mask's native size.
+
+    Shape:
+        - logits: :math:`(C, H, W)`; output: :math:`(C, *size)`.
+    """
+    return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def predict_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -25,7 +34,7 @@ def predict_mask(logits: Tensor, size: tuple[int, int]) -> Tensor:
     Shape:
         - logits: :math:`(C, H, W)`; output: ``size``, int64.
     """
-    return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0].argmax(0)
+    return upsample(logits, size).argmax(0)
 
 
 def predict_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -34,7 +43,7 @@ def predict_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
     Shape:
         - logits: :math:`(C, H, W)`; output: :math:`(C, *size)`.
     """
-    return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0].softmax(0)
+    return upsample(logits, size).softmax(0)
 
 
 class SegmentationModule(pl.LightningModule):
@@ -48,6 +57,7 @@ class SegmentationModule(pl.LightningModule):
         schedule: ``schedule(optimizer)`` gives its learning-rate schedule, if there is one.
         interval: When the schedule steps: ``epoch`` or ``step``.
         monitor: The validation score that a schedule looks at, if it looks at one.
+        surface: Whether test slices' boundaries are measured; see :func:`cbseg.metrics.surface_sums`.
         seed: Decides transforms and dropout, together with epoch and batch alone, so that a resumed run draws what
             it would have drawn.
 
@@ -66,6 +76,7 @@ class SegmentationModule(pl.LightningModule):
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
         interval: str = "epoch",
         monitor: str = "val/dice",
+        surface: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.loss, self.decision = net, loss, decision
@@ -74,6 +85,7 @@ class SegmentationModule(pl.LightningModule):
         self.watch = FiniteLossWatch()
         self.num_classes, self.seed = len(decision.correction), seed
         self.scores = MetricCollection([SegmentationScores(self.num_classes), CountingScores()])
+        self.surface = surface
         self.test_counts: dict[int, Counts] = {}
         self.test_stage = "test"
 
@@ -141,9 +153,13 @@ class SegmentationModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Count each slice apart, and give the predicted masks by index, for pictures."""
-        predictions = self._predict(self.decision(self.net, batch["image"]), batch)
-        for (index, prediction), mask in zip(predictions.items(), batch["mask"], strict=True):
-            self.test_counts[index] = Counts.of(prediction, mask, self.num_classes)
+        logits = self.decision(self.net, batch["image"])
+        predictions = self._predict(logits, batch)
+        for (index, prediction), mask, of_slice in zip(predictions.items(), batch["mask"], logits, strict=True):
+            more = {"levels": count_levels(upsample(of_slice, mask.shape), mask)}
+            if self.surface:
+                more["surface"] = surface_sums(prediction, mask)
+            self.test_counts[index] = Counts.of(prediction, mask, self.num_classes, **more)
         return {"predictions": predictions}
 
     def on_test_epoch_end(self) -> None:

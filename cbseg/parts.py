@@ -17,6 +17,7 @@ from cbseg.explain import own_frames
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
 from cbseg.losses.consistency import Consistency
+from cbseg.metrics import check_surface
 from cbseg.models import library
 from cbseg.module import SegmentationModule
 from cbseg.optim import build_optimizer
@@ -81,13 +82,22 @@ def build_module(config: DictConfig) -> SegmentationModule:
             f"data.unlabelled={config.data.unlabelled}: this loss learns nothing of slices without labels, or takes "
             "them for healthy; take 0, or a consistency loss such as loss=cb_fliprot"
         )
+    if config.metrics.surface:
+        check_surface("metrics.surface")
     decision: Decision = build(config.decision, "decision")
     if decision.rule == "prior" and criterion.labels is None:
         raise InputError(
             "decision.rule=prior: this loss learns from more than labels, so that what its probabilities assume is not "
             "known; take decision.rule=argmax"
         )
-    module = SegmentationModule(net, criterion, decision=decision, seed=config.seed, **build_optimizer(config))
+    module = SegmentationModule(
+        net,
+        criterion,
+        decision=decision,
+        seed=config.seed,
+        surface=config.metrics.surface,
+        **build_optimizer(config),
+    )
     module.configure_optimizers()  # refuses what does not do before anything is trained
     return module
 

@@ -49,6 +49,8 @@ class RunFolder:
     Attributes:
         config: The composed config, resolved.
         metrics: The run's result, written last: a folder with it is finished. See :mod:`cbseg.results`.
+        thresholds: Pixel counts at other thresholds, of the selected weights; ``last_thresholds`` of the last epoch's,
+            where they are not the best. See :mod:`cbseg.threshold_curves`.
         curves: A row of logged averages for each epoch.
         best: The selected epoch's weights.
         last: All that the run needs to go on, with more epochs too once it is finished; see ``keep_last``.
@@ -66,6 +68,8 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.json"
+        self.thresholds = self.path / "thresholds.csv"
+        self.last_thresholds = self.path / "last_thresholds.csv"
         self.curves = self.path / "metrics.csv"
         self.best = self.path / "best.ckpt"
         self.last = self.path / "last.ckpt"

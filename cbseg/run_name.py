@@ -27,6 +27,7 @@ FREE_KEYS = (
     "keep_last",
     "overlays",
     "logger",
+    "metrics",
     "data.root",
     "data.store",
     "data.num_workers",
@@ -35,7 +36,8 @@ FREE_KEYS = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
-"""Keys, with all below them, that change no result: where things lie, and what is shown and logged on the way."""
+"""Keys, with all below them, that change no result: where things lie, what is shown and logged on the way, and what is
+measured besides."""
 
 _LONGEST = 160
 

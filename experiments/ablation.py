@@ -17,10 +17,9 @@ import pandas as pd
 
 from cbseg.errors import InputError, check_choice
 from cbseg.folds import pool_folds
-from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.results import Result, by_setting, find_results
 from experiments.command_line import one_message, parse_with_runs
-from experiments.compare import BySeed, compare, explanation
+from experiments.compare import ALL_SCORES, BySeed, compare, explanation
 from experiments.table_format import MISSING, Cell, Table
 from experiments.tables import COLUMNS, DIGITS, titles
 
@@ -57,7 +56,7 @@ def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> 
     Args:
         data: Its name.
         rows: What to compare.
-        score: Compare in this one of ``SCORES`` or ``COUNTING_SCORES``.
+        score: Compare in this one of ``ALL_SCORES``.
         baseline: The row to compare with; the first, if none is given.
 
     Raises:
@@ -65,9 +64,9 @@ def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> 
     """
     baseline = next(iter(rows)) if baseline is None else baseline
     check_choice("--baseline", baseline, list(rows))
-    columns = COLUMNS["segmentation"] | ({} if score in SCORES else {score: score})
+    columns = {**COLUMNS["segmentation"], score: COLUMNS["segmentation"].get(score, score)}
     cells = {
-        name: {title: Cell({k: one.test[key] for k, one in seeds.items()}, None) for key, title in columns.items()}
+        name: {title: Cell({k: one.test.get(key) for k, one in seeds.items()}, None) for key, title in columns.items()}
         for name, seeds in rows.items()
     }
     compared = {name: compare(data, name, seeds, rows[baseline], score) for name, seeds in rows.items()}
@@ -101,7 +100,7 @@ def write(
     Raises:
         InputError: If there is no finished run, or none of this data, or the score or the baseline do not exist.
     """
-    check_choice("--score", score, [*SCORES, *COUNTING_SCORES])
+    check_choice("--score", score, ALL_SCORES)
     found = {path: result for path, result in find_results(runs).items() if data in (None, result.data)}
     if not found:
         raise InputError(f"{runs}: holds no finished run of data={data}")
@@ -127,7 +126,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="What settings do to the scores.")
     parser.add_argument("--data", help="take runs of this data config alone")
-    parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
+    parser.add_argument("--score", default="dice", help=f"one of {', '.join(ALL_SCORES)}")
     parser.add_argument("--baseline", help="the row to compare with, as the table names it; the first if none is given")
     parser.add_argument("--folds", type=int, nargs="+", default=(), help="pool these folds alone")
     parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")

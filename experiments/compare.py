@@ -15,15 +15,26 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cbseg.errors import InputError
 from cbseg.folds import pool_folds
-from cbseg.metrics import COUNTING_SCORES, COUNTS, SCORES, Counts, counting_scores, segmentation_scores
+from cbseg.metrics import (
+    COUNTING_SCORES,
+    COUNTS,
+    SCORES,
+    SURFACE_SCORES,
+    Counts,
+    counting_scores,
+    segmentation_scores,
+    surface_scores,
+)
 from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message, parse_with_runs
 from experiments.table_format import MISSING
 from experiments.tables import titles
 
+ALL_SCORES = [*SCORES, "dice_mean", *SURFACE_SCORES, *COUNTING_SCORES]
 RESAMPLES, SEED = 10_000, 0
 FEW = 6
 """An interval from fewer scans is not to be trusted."""
@@ -64,51 +75,64 @@ class Difference:
         }
 
 
-def scan_counts(result: Result) -> NDArray[np.int64]:
-    """Return a run's raw counts by test scan, in the order of the scans' names.
+def scan_counts(result: Result) -> NDArray[np.float64]:
+    """Return what a run counted by test scan, in the order of the scans' names.
 
     Shape:
-        - output: (N, 4 K + 7) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
-          5 levels, slices that are known everywhere, and those that are known at some pixels only.
+        - output: (N, 4 K + 13) for N scans and K foreground classes: ``COUNTS`` of each class, the counting errors at
+          5 levels, slices that are known everywhere, and those that are known at some pixels only, 4 sums of
+          ``SURFACE_SCORES``, the scan's own Dice, and whether it is defined.
     """
-    counts = [Counts.of_named(result.scans[name]) for name in sorted(result.scans)]
-    return np.array([[*c.pixels.ravel().tolist(), *c.errors.tolist(), c.whole, c.sparse] for c in counts])
+    rows = []
+    for name in sorted(result.scans):
+        scan = Counts.of_named(result.scans[name])
+        dice = scan.scores()["dice"].item()
+        own = [0, 0] if np.isnan(dice) else [dice, 1]
+        rows.append([*scan.pixels.ravel(), *scan.errors, scan.whole, scan.sparse, *scan.surface, *own])
+    return np.array(rows, np.float64)
 
 
-def dataset_scores(counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
-    """Compute one dataset-level score from each row of summed counts, NaN where it is undefined.
+def dataset_scores(counts: NDArray[np.float64], score: str) -> NDArray[np.float64]:
+    """Compute one dataset-level score from each row of summed counts, NaN where it is undefined or was not measured.
 
     Shape:
-        - counts: (R, 4 K + 7), see :func:`scan_counts`; output: (R,).
+        - counts: (R, 4 K + 13), see :func:`scan_counts`; output: (R,).
     """
-    pixels, errors, known = (torch.from_numpy(part) for part in np.split(counts, [-7, -2], axis=1))
-    scores = torch.vmap(lambda p, e, k: (segmentation_scores(p, k[1]) | counting_scores(e, k[0]))[score])
-    return scores(pixels.reshape(len(counts), len(COUNTS), -1), errors, known).numpy()
+    columns = (torch.from_numpy(part) for part in np.split(counts, [-13, -8, -6, -2], axis=1))
+    pixels, errors, known, surface, dice = columns
+
+    def one(p: Tensor, e: Tensor, k: Tensor, s: Tensor, d: Tensor) -> Tensor:
+        scores = (
+            segmentation_scores(p, k[1]) | counting_scores(e, k[0]) | surface_scores(s) | {"dice_mean": d[0] / d[1]}
+        )
+        return scores[score]
+
+    return torch.vmap(one)(pixels.reshape(len(counts), len(COUNTS), -1), errors, known, surface, dice).numpy()
 
 
-def mean_score(weights: NDArray[np.int64], counts: NDArray[np.int64], score: str) -> NDArray[np.float64]:
+def mean_score(weights: NDArray[np.int64], counts: NDArray[np.float64], score: str) -> NDArray[np.float64]:
     """Compute the mean over seeds of the score of weighted scans, NaN where it is undefined in any seed.
 
     Shape:
-        - weights: (R, N); counts: (S, N, 4 K + 7); output: (R,).
+        - weights: (R, N); counts: (S, N, 4 K + 13); output: (R,).
     """
     return np.mean([dataset_scores(weights @ one, score) for one in counts], axis=0)
 
 
 def bootstrap(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], score: str, resamples: int, seed: int
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], score: str, resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Draw the differences of two losses' scores on the same resamples of scans, NaN where one is undefined.
 
     Args:
         ours: Each seed's counts, see :func:`scan_counts`; scores are means over seeds.
         theirs: The baseline's, of the same seeds and scans.
-        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        score: One of ``ALL_SCORES``.
         resamples: How many.
         seed: Which.
 
     Shape:
-        - ours, theirs: (S, N, 4 K + 7); output: (R,).
+        - ours, theirs: (S, N, 4 K + 13); output: (R,).
     """
     scans = ours.shape[1]
     drawn = np.random.default_rng(seed).multinomial(scans, np.full(scans, 1 / scans), size=resamples)
@@ -123,7 +147,7 @@ def compare(data: str, loss: str, ours: BySeed, theirs: BySeed, score: str) -> D
         loss: Its name.
         ours: The loss's runs.
         theirs: The baseline's.
-        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        score: One of ``ALL_SCORES``.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     row = Difference(data, loss, len(seeds), len(ours.keys() | theirs.keys()))
@@ -136,7 +160,7 @@ def compare(data: str, loss: str, ours: BySeed, theirs: BySeed, score: str) -> D
     whole = np.ones((1, row.scans), np.int64)
     difference = (mean_score(whole, our_counts, score) - mean_score(whole, their_counts, score)).item()
     if np.isnan(difference):
-        return replace(row, remark=f"{score} is undefined in a run")
+        return replace(row, remark=f"{score} is undefined in a run, or was not measured")
     row = replace(row, difference=difference)
     if row.scans == 1:
         return replace(row, remark="one test scan")
@@ -158,7 +182,7 @@ def differences(setting: Setting, score: str, baseline: str) -> list[Difference]
 
     Args:
         setting: Its runs.
-        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        score: One of ``ALL_SCORES``.
         baseline: A loss's name.
     """
     found = {
@@ -175,7 +199,7 @@ def differences(setting: Setting, score: str, baseline: str) -> list[Difference]
 
 def explanation(results: Iterable[Result], score: str, baseline: str) -> str:
     """Say what the numbers of :func:`differences` tell, and what they do not."""
-    better = "lower" if score in COUNTING_SCORES else "higher"
+    better = "lower" if score in (*COUNTING_SCORES, "hd95") else "higher"
     single = {result.data for result in results if all(scan["slices"] == 1 for scan in result.scans.values())}
     lines = [
         f"Difference: test {score} ({better} is better) minus that of {titles([baseline])[baseline]}, each the mean",
@@ -194,7 +218,7 @@ def write(runs: Path, score: str, baseline: str, last: bool = False, out: Path |
 
     Args:
         runs: Where the runs are.
-        score: One of ``SCORES`` or ``COUNTING_SCORES``.
+        score: One of ``ALL_SCORES``.
         baseline: A loss's name.
         last: Whether to compare the last epoch's weights, below ``<out>/tables/last``.
         out: Where to write, ``runs`` if it is None.
@@ -207,7 +231,7 @@ def write(runs: Path, score: str, baseline: str, last: bool = False, out: Path |
     if last:
         results, folder = {path: result.of_last_epoch() for path, result in results.items()}, folder / "last"
     losses = titles(result.loss for result in results.values())
-    for option, value, choices in (("score", score, [*SCORES, *COUNTING_SCORES]), ("baseline", baseline, list(losses))):
+    for option, value, choices in (("score", score, ALL_SCORES), ("baseline", baseline, list(losses))):
         if value not in choices:
             raise InputError(f"--{option} {value}: unknown; choose one of: {', '.join(choices)}")
     sections, rows = [], []
@@ -227,7 +251,7 @@ def write(runs: Path, score: str, baseline: str, last: bool = False, out: Path |
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Differences between losses, with intervals over test scans.")
-    parser.add_argument("--score", default="dice", help=f"one of {', '.join([*SCORES, *COUNTING_SCORES])}")
+    parser.add_argument("--score", default="dice", help=f"one of {', '.join(ALL_SCORES)}")
     parser.add_argument("--baseline", default="pl", help="the loss to compare with")
     parser.add_argument("--last", action="store_true", help="of the last epoch's weights, not the selected ones'")
     arguments = parse_with_runs(parser)

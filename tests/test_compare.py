@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from cbseg.errors import InputError
-from cbseg.metrics import COUNTING_SCORES, SCORES
+from cbseg.metrics import COUNTING_SCORES, SURFACE_SCORES
 from experiments import compare
 
 
@@ -41,12 +41,23 @@ def random_scans(rng, scans, classes=1):
         tp, fp, tn = rng.integers(1, 50, (3, scans, classes))
         counts = [x if classes > 1 else x[:, 0] for x in (tp, fp, truth - tp, tn)]
         errors, slices = rng.integers(0, 9, (scans, 5)), np.arange(1, scans + 1)
-        made.append([scan(*(x[k].tolist() for x in counts), errors[k].tolist(), int(slices[k])) for k in range(scans)])
+        surfaces = rng.random((scans, 4)).round(3).tolist()
+        made.append(
+            [
+                scan(*(x[k].tolist() for x in counts), errors[k].tolist(), int(slices[k])) | {"surface": surfaces[k]}
+                for k in range(scans)
+            ]
+        )
     return made
 
 
 def plain_score(scans, score):
     """A dataset-level score of a list of scans, scan by scan and class by class."""
+    if score == "dice_mean":
+        return sum(plain_score([one], "dice") for one in scans) / len(scans)
+    if score in SURFACE_SCORES:
+        k = SURFACE_SCORES.index(score)
+        return sum(one["surface"][k] for one in scans) / sum(one["surface"][3] for one in scans)
     if score in COUNTING_SCORES:
         level = COUNTING_SCORES.index(score)
         return sum(one["count_errors"][level] for one in scans) / sum(one["slices"] for one in scans)
@@ -64,7 +75,7 @@ def plain_score(scans, score):
     return sum(by_class) / len(by_class)
 
 
-@pytest.mark.parametrize("score", [*SCORES, *COUNTING_SCORES])
+@pytest.mark.parametrize("score", compare.ALL_SCORES)
 @pytest.mark.parametrize("classes", [1, 2])
 def test_the_bootstrap_is_a_plain_loop_over_the_same_resamples_of_scans_for_both_losses(score, classes):
     rng = np.random.default_rng(0)
@@ -81,6 +92,18 @@ def test_the_bootstrap_is_a_plain_loop_over_the_same_resamples_of_scans_for_both
             for k in range(2)
         ]
         assert difference == pytest.approx(mean[0] - mean[1], abs=1e-12)
+
+
+def test_the_mean_of_the_scans_dice_leaves_out_scans_without_any_infection():
+    healthy = scan(tp=0, fp=0, fn=0)
+    ours, theirs = [scan(tp=8, fp=2, fn=2), healthy], [scan(tp=4, fp=6, fn=6), healthy]
+    row = compare.compare("covidC_sep", "cb_flip", found(ours), found(theirs), "dice_mean")
+    assert row.difference == pytest.approx(0.8 - 0.4)
+
+
+def test_a_score_that_was_not_measured_has_no_difference():
+    row = compare.compare("covidC_sep", "cb_flip", found([scan()] * 2), found([scan()] * 2), "hd95")
+    assert (row.difference, row.remark) == (None, "hd95 is undefined in a run, or was not measured")
 
 
 def test_the_difference_is_that_of_dataset_level_scores():
@@ -145,7 +168,7 @@ def test_resamples_where_a_score_is_undefined_are_left_out_and_counted():
         ),
         ({1: run(scan(), scan())}, found([scan()] * 2), "no seed in common"),
         (found([scan()] * 2), {}, "the baseline was not run"),
-        (found([scan(tp=0, fp=0, fn=10)] * 2), found([scan()] * 2), "ppv is undefined in a run"),
+        (found([scan(tp=0, fp=0, fn=10)] * 2), found([scan()] * 2), "ppv is undefined in a run, or was not measured"),
     ],
 )
 def test_where_there_can_be_no_interval_the_row_says_why(ours, theirs, remark):
@@ -205,7 +228,8 @@ def test_the_output_says_which_way_is_better_and_where_a_scan_is_one_slice(tmp_p
     [
         (
             ["--score", "f1"],
-            "--score f1: unknown; choose one of: dice, iou, ppv, sens, spec, mae, game1, game2, game3, game",
+            "--score f1: unknown; choose one of: dice, iou, ppv, sens, spec, dice_mean, hd95, nsd1, nsd2, mae, game1, "
+            "game2, game3, game",
         ),
         (["--baseline", "full"], "--baseline full: unknown; choose one of: pl, focal"),
     ],

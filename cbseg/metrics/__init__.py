@@ -18,21 +18,30 @@ from cbseg.metrics.segmentation import (
     segmentation_scores,
     undefined_scores,
 )
+from cbseg.metrics.surface import SURFACE_SCORES, check_surface, surface_scores, surface_sums
+from cbseg.metrics.thresholds import LOG_ODDS, count_levels, threshold_counts
 
 __all__ = [
     "COUNTING_SCORES",
     "COUNTS",
     "GAME",
+    "LOG_ODDS",
     "SCORES",
+    "SURFACE_SCORES",
     "CountMAE",
     "CountingScores",
     "Counts",
     "SegmentationScores",
+    "check_surface",
     "count_errors",
+    "count_levels",
     "count_pixels",
     "counting_scores",
     "region_grid",
     "score_scans",
     "segmentation_scores",
+    "surface_scores",
+    "surface_sums",
+    "threshold_counts",
     "undefined_scores",
 ]
