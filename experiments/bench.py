@@ -21,12 +21,13 @@ from tabulate import tabulate
 from cbseg.hardware import fast_precision
 from cbseg.json_file import write_json
 from cbseg.provenance import provenance
+from experiments.benchmarks import prediction
 from experiments.benchmarks.lcfcn import bench_lcfcn
 from experiments.benchmarks.store import bench_store
 from experiments.benchmarks.training import BATCH, GPU, SIZE, STEPS, WARM_UP, flops_per_image, matrix_rate, ours, plain
 
 LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "lcfcn", "cb_lcfcn")
-PARTS = ("store", "training", "lcfcn")
+PARTS = ("store", "training", "lcfcn", "prediction")
 
 
 def apart(measure: Callable[..., Any], *arguments: Any) -> Any:
@@ -108,6 +109,9 @@ def main() -> None:
         if "lcfcn" in arguments.only:
             results["lcfcn"] = apart(bench_lcfcn)
             show("LCFCN alone, forward and backward", results["lcfcn"])
+        if "prediction" in arguments.only:
+            results["prediction"] = apart(prediction.speed, Path(folder)) | apart(prediction.memory, Path(folder))
+            show("Predicting volumes; plain is slice by slice, in single precision", results["prediction"])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, provenance() | {"measured_with": described, "results": results})
     print(f"\n{arguments.out}")

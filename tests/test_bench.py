@@ -12,7 +12,7 @@ from cbseg.losses.point import PointLoss
 from cbseg.models.fcn8 import FCN8
 from cbseg.transforms import RandomFlipRotation
 from experiments import bench, step_profile
-from experiments.benchmarks import training
+from experiments.benchmarks import prediction, training
 
 TINY = ("model=fcn8_tiny",)
 
@@ -98,3 +98,15 @@ def test_the_file_holds_how_it_was_measured_machine_and_results(monkeypatch, tmp
     assert written["measured_with"]["batch_size"] == training.BATCH
     assert {"machine", "versions", "git"} < set(written)
     assert "1 region, ratio" in capsys.readouterr().out
+
+
+def test_prediction_is_measured_plain_and_as_predict_does_it_and_what_a_large_volume_takes(monkeypatch, tmp_path):
+    small = {"MODEL": "fcn8_tiny", "SIZE": 64, "SIDE": 256, "SLICES": 3, "PLAIN_SLICES": 2, "LARGE": 4}
+    for name, value in small.items():
+        monkeypatch.setattr(prediction, name, value)
+    speed = prediction.speed(tmp_path)
+    assert speed["ratio"] == pytest.approx(speed["predict, slices/s"] / speed["plain, slices/s"])
+    memory = prediction.memory(tmp_path)
+    assert memory["4 slices: peak, MiB"] >= memory["4 slices: before, MiB"] > 0
+    assert memory["4 slices: CT and labels alone, MiB"] == 4 * 3 / 16
+    assert (tmp_path / "out/large.nii.gz").is_file()

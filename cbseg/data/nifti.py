@@ -20,6 +20,7 @@ SUFFIXES = (".nii", ".nii.gz")
 _SAME_PLACE = 0.01  # mm, in any entry of the affine
 _DISAGREEMENT = 0.1  # mm, of sform and qform, in any entry
 _UNITS = {1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # a header's code of length: its name, and mm
+_PIECE = 2**24  # bytes, that are unpacked at a time
 _MOST_DEFLATED = 1032  # bytes that one byte of a .gz file can hold
 
 
@@ -113,7 +114,24 @@ class NiftiVolume:
     @cached_property
     def _stored(self) -> Any:
         """Stored values, sliceable: lazy for an uncompressed file, in memory for a compressed one."""
-        return self.image.dataobj.get_unscaled() if self._compressed else self.image.dataobj
+        return self._unpacked() if self._compressed else self.image.dataobj
+
+    def _unpacked(self) -> NDArray[Any]:
+        """Unpack a compressed file's values, piece by piece: nibabel would hold them twice for a moment.
+
+        Raises:
+            EOFError: If the file ends early.
+        """
+        proxy = self.image.dataobj
+        stored = np.empty(proxy.shape, proxy.dtype, order="F")
+        content = memoryview(stored.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
+        with nib.openers.ImageOpener(str(self.path)) as file:
+            file.seek(proxy.offset)
+            for start in range(0, len(content), _PIECE):
+                piece = content[start : start + _PIECE]
+                if file.readinto(piece) != len(piece):
+                    raise EOFError("its values are cut off")
+        return stored
 
     def slice(self, k: int) -> NDArray[np.floating]:
         """Read slice ``k`` from the foot, (H, W) float32; row 0 is anterior, column 0 the patient's right.
