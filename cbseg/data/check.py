@@ -48,6 +48,7 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
     except InputError as error:
         yield f"problem: {error}"
         return
+    names = ("background", *datamodule.class_names)
     slices: list[SliceInfo] = []
     pictures: list[tuple[Scan, SliceData]] = []
     for scan in scans:
@@ -58,7 +59,7 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
             yield f"problem: {error}"
             continue
         infos = [SliceInfo.of(scan, k, name, mask) for k, (name, _, mask) in enumerate(found)]
-        yield f"{scan.name}: {_described(scan, infos, found)}, {_greys([item.image for item in found])}"
+        yield f"{scan.name}: {_described(scan, infos, found, names)}, {_greys([item.image for item in found])}"
         slices += infos
         fullest = max(range(len(found)), key=lambda k: int(is_infection(found[k].mask).sum()))
         pictures.append((scan, found[fullest]))
@@ -82,7 +83,7 @@ def check(datamodule: Any, sheet: Path) -> Iterator[str]:
         yield "if all is well, spine and table are at the bottom (P) in it, the patient's right side at the left (R)"
 
 
-def _described(scan: Scan, infos: Sequence[SliceInfo], found: Sequence[SliceData]) -> str:
+def _described(scan: Scan, infos: Sequence[SliceInfo], found: Sequence[SliceData], names: Sequence[str]) -> str:
     sizes = sorted({item.shape for item in infos})
     text = f"{len(infos)} slices of {' and '.join(f'{width} × {height}' for height, width in sizes)}"
     if len(infos) > 1:
@@ -90,7 +91,7 @@ def _described(scan: Scan, infos: Sequence[SliceInfo], found: Sequence[SliceData
     text += f", {sum(item.regions > 0 for item in infos)} with infection"
     if clicked := [item for item in found if (item.mask == IGNORE).any()]:
         classes = np.concatenate([item.mask[item.mask != IGNORE] for item in clicked])
-        known = ", ".join(f"{count} of class {value}" for value, count in enumerate(np.bincount(classes)))
+        known = ", ".join(f"{count} {name}" for name, count in zip(names, np.bincount(classes), strict=False))
         text += f", {len(found) - len(clicked)} known everywhere; pixels known in the others: {known}"
     if isinstance(scan, VolumeScan):
         volume = scan.open_image()

@@ -86,7 +86,7 @@ def explain_missing(missing: Mapping[Path, str]) -> str:
 
 def _how_to_get(name: str, root: Path) -> str:
     if name not in SOURCES:
-        return f"put {name} there"
+        return "put its files there, or name the folder that holds them"
     place = "" if root == Path("data") / name else f" --root {root}"
     command = f"python -m cbseg.data.download {name}{place}"
     return f"{command} says how to get it by hand" if SOURCES[name].by_hand else f"{command} fetches it"

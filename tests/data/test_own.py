@@ -279,7 +279,7 @@ def test_the_check_counts_clicks_draws_them_and_says_what_they_cost(drawn, tmp_p
     healthy = sum(not truth[k].any() for k in range(0, len(truth), 2))
     points = [point for point in json.loads((drawn / "chest1.mrk.json").read_text())["markups"][0]["controlPoints"]]
     on = sum(point["label"].startswith("infection") for point in points)
-    assert f"{healthy} known everywhere; pixels known in the others: {on} of class 0, {on} of class 1" in report[0]
+    assert f"{healthy} known everywhere; pixels known in the others: {on} background, {on} infection" in report[0]
     assert any(line.startswith("clicks: ") and "2.0 s each" in line for line in report)
     assert (tmp_path / "sheet.png").is_file()
 
