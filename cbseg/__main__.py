@@ -11,6 +11,8 @@ COMMANDS = {
     "experiments.compare": "how much each loss differs from another, with intervals",
     "experiments.ablation": "what settings do to the scores",
     "experiments.figures": "what each loss predicts and counts, as pictures",
+    "experiments.rival": "Dice against the minutes that clicks and masks take",
+    "experiments.thresholds": "sensitivity against PPV over thresholds, of each loss",
     "experiments.report": "all of it on one page, report.html",
     "experiments.dashboard": "the same in W&B",
     "experiments.bench": "what things cost, beside plain baselines",

@@ -5,7 +5,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -49,6 +49,8 @@ class Result:
         fingerprint: Equal for equal data and equal points.
         versions: Of Python and libraries.
         machine: System and processors.
+        labels: How many labels of the training slices the loss learned from: ``clicks``, or ``regions`` that somebody
+            outlined. Empty in runs of before it was told.
         git: The code's commit, whether it was changed, and the same of each sitting with its first epoch.
     """
 
@@ -74,6 +76,7 @@ class Result:
     versions: dict[str, str]
     machine: dict[str, Any]
     git: dict[str, Any]
+    labels: dict[str, int] = field(default_factory=dict)
     status: str = "finished"
     schema: int = SCHEMA
 
@@ -111,13 +114,14 @@ def read_result(folder: RunFolder) -> Result:
             f"{folder.metrics}: is of schema {schema}, not {SCHEMA}: written by another version, or by other software; "
             "run it again with rerun=true"
         )
-    wrong = [field.name for field in fields(Result) if not _fits(found.get(field.name, ...), field.type)]
+    found = {"labels": {}} | found  # which earlier runs do not tell
+    wrong = [one.name for one in fields(Result) if not _fits(found.get(one.name, ...), one.type)]
     if wrong:
         raise InputError(
             f"{folder.metrics}: is damaged ({', '.join(wrong)} missing or of another type); "
             "run it again with rerun=true"
         )
-    result = Result(**{field.name: found[field.name] for field in fields(Result)})
+    result = Result(**{one.name: found[one.name] for one in fields(Result)})
     return replace(result, data=_plain(result.data), loss=_plain(result.loss), settings=_plain(result.settings))
 
 

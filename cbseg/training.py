@@ -152,6 +152,7 @@ def record(job: Job, parts: Parts, scores: dict[str, Any], code: dict[str, Any])
         keys=job.keys,
         precision=str(parts.trainer.precision),
         split=_split(parts),
+        labels=parts.datamodule.training_set.count_labels(getattr(parts.module.loss, "labels", None)),
         dataset=parts.datamodule.store.statistics(),
         fingerprint=parts.datamodule.fingerprint,
         git=code_of([*parts.state.earlier, parts.state.sitting]),

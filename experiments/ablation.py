@@ -27,17 +27,17 @@ Rows = Mapping[str, BySeed]
 """Results by seed, of each loss and setting."""
 
 
-def rows_of(results: Mapping[Path, Result]) -> dict[str, dict[str, BySeed]]:
-    """Return what to compare, by data and row: a loss, and what its setting changes that not all of that data do."""
-    found: dict[str, dict[tuple[str, str], BySeed]] = defaultdict(dict)
+def rows_of(results: Mapping[Path, Result]) -> dict[str, dict[str, dict[int, Path]]]:
+    """Return what to compare: folders by data, row and seed. A row is a loss, and what not all of its data change."""
+    found: dict[str, dict[tuple[str, str], dict[int, Path]]] = defaultdict(dict)
     for setting in by_setting(results):
         for data, losses in setting.by_seed().items():
             for loss, seeds in losses.items():
-                found[data][loss, setting.title] = {seed: results[path] for seed, path in seeds.items()}
+                found[data][loss, setting.title] = seeds
     return {data: _named(rows) for data, rows in sorted(found.items())}
 
 
-def _named(rows: Mapping[tuple[str, str], BySeed]) -> dict[str, BySeed]:
+def _named(rows: Mapping[tuple[str, str], dict[int, Path]]) -> dict[str, dict[int, Path]]:
     """Name rows by their loss and those parts of their setting's title that not all have, in the losses' order."""
     parts = {title: re.sub(r"-[0-9a-f]{6}(?= \(|$)", "", title).split(",") for _, title in rows}
     common = set.intersection(*map(set, parts.values()))
@@ -109,7 +109,8 @@ def write(
     if last:
         results = {path: result.of_last_epoch() for path, result in results.items()}
     sections, numbers = [], []
-    for dataset, rows in rows_of(results).items():
+    for dataset, folders in rows_of(results).items():
+        rows = {name: {seed: results[path] for seed, path in seeds.items()} for name, seeds in folders.items()}
         table, differences = ablation(dataset, rows, score, baseline)
         text = table.text().drop(columns="Seeds", errors="ignore").join(differences)
         sections += [f"**{table.caption}{'; weights of the last epoch' if last else ''}**"]

@@ -49,6 +49,17 @@ class TrainingSet(Dataset[dict[str, Any]]):
             arrays[key][known] = labels[at[known]]
         return names | {key: torch.from_numpy(x) for key, x in arrays.items()}
 
+    def count_labels(self, kind: str | None) -> dict[str, int]:
+        """Return how many labels a loss learns from: ``regions`` to outline for masks, else ``clicks``.
+
+        Args:
+            kind: ``mask``, or anything else for points. A slice that points label as a whole took one click.
+        """
+        if kind == "mask":
+            return {"regions": sum(self.store.slices[i].regions for i in self.indices[: len(self.points)])}
+        counts = [int(np.count_nonzero(points != IGNORE)) for points in self.points]
+        return {"clicks": sum(1 if count == self.points[0].size else count for count in counts)}
+
     @property
     def nbytes(self) -> int:
         """What all slices take."""
