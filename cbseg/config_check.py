@@ -68,14 +68,7 @@ def check_config(config: DictConfig) -> None:
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}: {why}; leave it out")
-    if isinstance(strategy := trainer.get("strategy", "auto"), DictConfig):
-        if not str(strategy.get("_target_")).endswith(".DDPStrategy") or "start_method" in strategy:
-            raise InputError(
-                "trainer.strategy: give a pytorch_lightning.strategies.DDPStrategy without start_method, or one of: "
-                f"{', '.join(_STRATEGIES)}"
-            )
-    else:
-        check_choice("trainer.strategy", strategy, _STRATEGIES)
+    check_strategy(trainer)
     for part, what in (("train", "trains"), ("val", "selects the best epoch")):
         if trainer.get(f"limit_{part}_batches") == 0:
             raise InputError(f"trainer.limit_{part}_batches=0: none {what}; leave it out, or give 1 or more")
@@ -89,3 +82,19 @@ def check_config(config: DictConfig) -> None:
         check_choice("logger.pictures", str(config.logger.pictures).lower(), ["auto", "true", "false"])
         if not isinstance(timeout := config.logger.timeout, int | float) or timeout <= 0:
             raise InputError(f"logger.timeout={timeout}: give seconds, more than 0")
+
+
+def check_strategy(trainer: DictConfig) -> None:
+    """Refuse a strategy that starts processes of its own, or splits the network.
+
+    Raises:
+        InputError: Naming those that exist.
+    """
+    if isinstance(strategy := trainer.get("strategy", "auto"), DictConfig):
+        if not str(strategy.get("_target_")).endswith(".DDPStrategy") or "start_method" in strategy:
+            raise InputError(
+                "trainer.strategy: give a pytorch_lightning.strategies.DDPStrategy without start_method, or one of: "
+                f"{', '.join(_STRATEGIES)}"
+            )
+    else:
+        check_choice("trainer.strategy", strategy, _STRATEGIES)

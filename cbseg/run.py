@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from cbseg.config import CONF
-from cbseg.config_check import check_config
+from cbseg.config_check import check_strategy
 from cbseg.errors import InputError, check_whole
 from cbseg.explain import explain
 from cbseg.job import Job
@@ -72,7 +72,7 @@ def sweep(jobs: list[Job]) -> bool:
     """Do a sweep's jobs, print what became of each, and return whether all are finished.
 
     Args:
-        jobs: None where the sweeper decides on the way what to run.
+        jobs: None of them are known where the sweeper decides on the way what to run.
 
     Raises:
         InputError: If data is not there; nothing was started then.
@@ -115,7 +115,6 @@ def start(job: Job, in_sweep: bool) -> None:
         if job.config.dry_run:
             print_plan([job])
             return
-        check_config(job.config)  # by one process, before there are several
         processes = _processes(job.config)
         if processes == 1 and not in_sweep:
             before = signal.signal(signal.SIGINT, stop)  # Lightning would take Ctrl-C and end with exit code 1
@@ -171,6 +170,7 @@ def _processes(config: DictConfig) -> int:
     Raises:
         InputError: If there are several, and their trainer was not chosen.
     """
+    check_strategy(config.trainer)  # by one process, before there are several
     devices = config.trainer.devices
     chosen = len(devices) if isinstance(devices, ListConfig) else devices
     if config.trainer.get("strategy") is None:

@@ -106,8 +106,7 @@ class RunLogger(WandbLogger):
 
         def finish() -> None:
             self._attempt(lambda: self.experiment.finish(exit_code=int(failed)))
-            with suppress(Exception):
-                wandb.teardown()
+            _tear_down()
 
         thread = threading.Thread(target=finish, daemon=True)  # for a service that answers no more
         thread.start()
@@ -172,16 +171,20 @@ def start_logger(
             if mode == "online":
                 raise InputError(f"logger.mode=online: {reason}; logger.mode=offline logs here") from error
             log.warning("W&B: %s: logging offline", reason)
-            with suppress(Exception):
-                wandb.teardown()  # the attempt would keep the run's id
+            _tear_down()  # the attempt would keep the run's id
     try:
         experiment = experiment or _start(job, "offline", timeout, where)
     except (wandb.errors.Error, OSError) as error:
         raise InputError(f"{files}: W&B cannot start ({error}); logger=csv goes without it") from error
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if not experiment.resumed:  # W&B knows nothing of the epochs so far
+        for row in history:
+            # as Lightning logs them, its epochs counted from 0
+            experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
     if experiment.offline:
         log.info("W&B: nothing leaves this machine; `wandb sync %s/offline-run-*` would upload it", files)
-        _log_again(experiment, files, history)
+        for dead in set(files.glob("offline-run-*")) - {Path(experiment.dir).parent}:  # of processes that died
+            shutil.rmtree(dead)
         return RunLogger(experiment, files, pictures is not False, timeout)
     shows = pictures is True or (pictures == "auto" and mode == "online")
     what = "scores, config, command line" + (", and validation slices with their names" if shows else "; no pictures")
@@ -219,14 +222,10 @@ def _start(job: Job, mode: str, timeout: float, where: dict[str, str | None]) ->
     )
 
 
-def _log_again(experiment: Any, files: Path, history: Sequence[dict[str, float]]) -> None:
-    """Log all epochs so far into an offline run, and remove those of processes that died."""
-    current = Path(experiment.dir).parent
-    for dead in set(files.glob("offline-run-*")) - {current}:
-        shutil.rmtree(dead)
-    for row in history:
-        # as Lightning logs them, its epochs counted from 0
-        experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
+def _tear_down() -> None:
+    """End W&B's service, if it did not end before; W&B would end this process with it if it died."""
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
 
 
 def _cut(text: str, longest: int = 128) -> str:

@@ -1,10 +1,9 @@
 """W&B, against a server on this machine that answers, refuses, never answers or dies: no run is lost or waits long."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -128,6 +127,15 @@ def test_whoever_is_logged_in_uploads_scores_but_no_picture_and_no_slices_name(t
     assert "train-" not in server.text()
 
 
+def test_a_run_that_goes_on_from_a_shorter_one_has_all_epochs_in_wandb(train, server):
+    train(*LOGGED, "trainer.max_epochs=1")
+    folder = train(*LOGGED, "trainer.max_epochs=2")
+    sent = [body for path, body in server.got if path.endswith(f"{(folder / 'wandb/id').read_text()}/file_stream")]
+    files = [json.loads(body).get("files") or {} for body in sent]
+    rows = [json.loads(line) for file in files for line in file.get("wandb-history.jsonl", {}).get("content", [])]
+    assert [row["epoch"] for row in rows if "val/dice" in row] == [0, 1]
+
+
 @pytest.mark.parametrize("asked", ["logger.mode=online", "logger.pictures=true"])
 def test_pictures_are_uploaded_where_they_are_asked_for_by_name(train, server, caplog, asked):
     assert is_finished(train(*LOGGED, asked))
@@ -169,15 +177,38 @@ def test_where_wandb_is_lost_during_a_run_the_result_is_written_and_the_end_is_n
     assert shown < warned
 
 
-def test_where_wandbs_service_dies_the_run_goes_on_without_it(train, server, monkeypatch, caplog):
-    def kill():
+KILLING = """
+import os, signal, subprocess, sys
+from cbseg.module import SegmentationModule
+from cbseg.run import main
+
+real = SegmentationModule.training_step
+
+def step(self, batch, index):
+    if (self.current_epoch, index) == (1, 0):
         found = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, check=True)
         for pid in found.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
+    return real(self, batch, index)
 
-    at_step(monkeypatch, 1, kill)
-    assert is_finished(train(*LOGGED))
-    assert str(told(caplog)).count("W&B fails") == 1
+SegmentationModule.training_step = step
+main()
+"""
+
+
+def test_where_wandbs_service_dies_the_run_goes_on_without_it(server, covid_a, store, tmp_path):
+    small = [
+        *LOGGED, "experiment=phantom", "trainer.enable_progress_bar=false", "trainer.max_epochs=2", "data=covidA",
+        "data.image_size=64", "data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}",
+        f"runs={tmp_path}",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", KILLING, *small]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("W&B fails") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    (folder,) = (path for path in tmp_path.glob("covidA/pl/seed0*") if path.is_dir())
+    assert is_finished(folder)
 
 
 def test_names_are_as_long_as_wandb_takes_them_and_the_project_is_that_of_the_environment(train, server, monkeypatch):
