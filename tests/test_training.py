@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from skimage.measure import label
 
-from cbseg import training
 from cbseg.data.covid_a import FOLDERS
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
 from cbseg.finite import NonFiniteLossError
 from cbseg.losses.point import PointLoss
 from cbseg.metrics import COUNTING_SCORES, SCORES, Counts
+from cbseg.module import SegmentationModule
 from cbseg.run_state import RunState
 
 
@@ -103,7 +103,7 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit_and_another_seed_differs(t
 
 def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(train, monkeypatch):
     read = []
-    real = training.SegmentationModule.test_step
+    real = SegmentationModule.test_step
 
     def test_step(self, batch, batch_idx):
         read.extend(batch["index"])
@@ -111,7 +111,7 @@ def test_the_test_set_is_read_with_the_last_weights_and_then_with_the_selected(t
         return real(self, batch, batch_idx)
 
     weights = []
-    monkeypatch.setattr(training.SegmentationModule, "test_step", test_step)
+    monkeypatch.setattr(SegmentationModule, "test_step", test_step)
     monkeypatch.setattr(RunState, "_value", lambda self, row: -abs(row["epoch"] - 2))
     folder = train("loss=full", "trainer.max_epochs=4")
     found = metrics(folder)
@@ -159,9 +159,9 @@ def test_consistency_alone_learns_from_slices_without_labels(train):
 
 def test_where_the_last_epoch_was_selected_the_test_set_is_read_once(train, monkeypatch):
     read = []
-    real = training.SegmentationModule.test_step
+    real = SegmentationModule.test_step
     monkeypatch.setattr(
-        training.SegmentationModule,
+        SegmentationModule,
         "test_step",
         lambda self, batch, k: read.extend(batch["index"]) or real(self, batch, k),
     )
