@@ -1,5 +1,6 @@
 """Slices that a run keeps: image, points, truth and prediction, as arrays and pictures."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cbseg.data.datamodule import SliceDataModule
+from cbseg.data.reading import MOST_PIXELS, reading
 from cbseg.drawing import Mask, legend, paint, show
 from cbseg.points import IGNORE, resize_points
 
@@ -50,6 +52,28 @@ def chosen_slices(
     """Yield the name and arrays of those among ``count`` chosen slices (:func:`spread`) that a batch predicted."""
     for index in sorted(spread(data, indices, count) & set(predictions)):
         yield data.store.slices[index].name, slice_arrays(data, index, predictions[index])
+
+
+_ARRAYS = ("image", "points", "truth", "prediction")
+
+
+def read_slice(file: Path) -> dict[str, Mask]:
+    """Read what :class:`SliceRecorder` kept of a slice: four arrays of one size, (H, W) uint8.
+
+    Raises:
+        InputError: If the file is damaged, or claims more than a slice has; nothing is unpacked then.
+    """
+    with reading(file, "holds no recorded slice", "it is shown nowhere"):
+        with zipfile.ZipFile(file) as archive:
+            if sum(item.file_size for item in archive.infolist()) > len(_ARRAYS) * (MOST_PIXELS + 2**10):
+                raise ValueError("it claims more than a slice has")
+        with np.load(file, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in _ARRAYS}
+        if any(x.ndim != 2 or x.dtype != np.uint8 or x.shape != arrays["image"].shape for x in arrays.values()):
+            raise ValueError("its arrays are not of one size, 8 bits a pixel")
+        if not arrays["image"].size:
+            raise ValueError("it is empty")
+        return arrays
 
 
 class SliceRecorder(pl.Callback):

@@ -2,16 +2,17 @@
 
 import json
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_origin
 
 from cbseg.class_names import class_names
 from cbseg.errors import InputError
-from cbseg.json_file import write_json
+from cbseg.json_file import read_json, write_json
+from cbseg.metrics import COUNTS, SCORES
 from cbseg.run_folder import RunFolder
 from cbseg.run_name import file_name
 
@@ -89,7 +90,11 @@ class Result:
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes but background, as its data config gives them."""
         prefix = "data.find_scans.classes."
-        classes = {key.removeprefix(prefix): value for key, value in self.keys.items() if key.startswith(prefix)}
+        classes = {
+            key.removeprefix(prefix): value
+            for key, value in self.keys.items()
+            if key.startswith(prefix) and isinstance(value, int | str)
+        }
         counted = self.counts.get("tp")
         return class_names(classes, 1 + (len(counted) if isinstance(counted, list) else 1))
 
@@ -104,10 +109,7 @@ def read_result(folder: RunFolder) -> Result:
     Raises:
         InputError: If it is not there, damaged, or of another schema.
     """
-    try:
-        found = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder.metrics}: cannot be read ({error}); run it again with rerun=true") from error
+    found = read_json(folder.metrics, "run it again with rerun=true")
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise InputError(
@@ -116,18 +118,58 @@ def read_result(folder: RunFolder) -> Result:
         )
     found = {"labels": {}} | found  # which earlier runs do not tell
     wrong = [one.name for one in fields(Result) if not _fits(found.get(one.name, ...), one.type)]
+    wrong = wrong or [name for name, is_whole in _FORMS.items() if not is_whole(found[name])]
     if wrong:
         raise InputError(
             f"{folder.metrics}: is damaged ({', '.join(wrong)} missing or of another type); "
             "run it again with rerun=true"
         )
     result = Result(**{one.name: found[one.name] for one in fields(Result)})
-    return replace(result, data=_plain(result.data), loss=_plain(result.loss), settings=_plain(result.settings))
+    return replace(  # names of a file lead to no other place
+        result, data=file_name(result.data), loss=file_name(result.loss), settings=file_name(result.settings)
+    )
 
 
-def _plain(name: str) -> str:
-    """Return a name from a file as one that leads to no other place."""
-    return re.sub(r"[/\\\0]|^\.+", "_", name)
+def _are_numbers(found: Any, *names: str) -> bool:
+    """Return whether these, and all else that a dict holds, are numbers or None."""
+    return isinstance(found, dict) and found.keys() >= set(names) and all(_fits(x, float) for x in found.values())
+
+
+def _are_scores(found: Any) -> bool:
+    return _are_numbers(found, *SCORES, *_COUNTED)
+
+
+def _are_counts(found: Any) -> bool:
+    """Return whether a dict holds what :meth:`cbseg.metrics.Counts.named` gives."""
+    if not isinstance(found, dict):
+        return False
+    pixels = [found.get(name) for name in COUNTS]
+    by_class = [x if isinstance(x, list) else [x] for x in pixels]
+    errors, slices = found.get("count_errors"), [found.get(key, 0) for key in ("whole", "sparse")]
+    return (
+        len({len(x) for x in by_class}) == 1
+        and isinstance(errors, list)
+        and len(errors) == _LEVELS
+        and all(isinstance(x, int) for x in (*chain(*by_class), *errors, found.get("slices"), *slices))
+    )
+
+
+def _are_counts_by_scan(found: Any) -> bool:
+    return isinstance(found, dict) and all(map(_are_counts, found.values()))
+
+
+_COUNTED, _LEVELS = ("mae", "game"), 5
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "test": _are_scores,
+    "counts": lambda found: not found or _are_counts(found),
+    "scans": _are_counts_by_scan,
+    "last": lambda found: _are_scores(found.get("test")) and _are_counts_by_scan(found.get("scans", {})),
+    "val": _are_numbers,
+    "split": _are_numbers,
+    "dataset": lambda found: _are_numbers(found, "cases", "slices", "slices_with_infections", "infected_regions"),
+    "epochs": lambda found: isinstance(found, int) and found > 0,
+}
+"""What the fields hold, of which their types alone do not tell."""
 
 
 def _fits(value: Any, declared: Any) -> bool:

@@ -144,7 +144,7 @@ def _apart(job: Job, processes: int) -> str:
     """Do a run in processes of its own; returns why it failed, or nothing."""
     folder = job.folder
     with folder.lock() if processes > 1 else nullcontext():
-        if not folder.metrics.is_file():
+        if not folder.has_result:
             folder.error.unlink(missing_ok=True)
         reason = isolated(run_or_record, job, processes=processes)
     if reason:

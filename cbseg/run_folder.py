@@ -12,13 +12,16 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from cbseg.data.reading import reading, text_of
 from cbseg.errors import InputError
+from cbseg.json_file import read_json
 from cbseg.run_config import read_config
 from cbseg.run_name import FREE_KEYS, flat, is_free
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 5  # seconds for a lock
+_MOST_CURVES = 2**26  # bytes
 
 
 class BusyError(RuntimeError):
@@ -101,17 +104,51 @@ class RunFolder:
     @property
     def epochs(self) -> int:
         """How many epochs its curves have."""
-        return len(pd.read_csv(self.curves)) if self.curves.is_file() else 0
+        return len(self.read_curves())
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result is there; one of 0 bytes, as a full disk or a cut of power leaves it, is none."""
+        return self.metrics.is_file() and self.metrics.stat().st_size > 0
+
+    def read_curves(self) -> pd.DataFrame:
+        """Read ``metrics.csv``, a row for each epoch: no row if it is not there, or damaged, which is warned of."""
+        if not self.curves.is_file():
+            return pd.DataFrame()
+        try:
+            with reading(self.curves, "holds no learning curves", "its run alone is shown without"):
+                if self.curves.stat().st_size > _MOST_CURVES:
+                    raise ValueError(f"more than {_MOST_CURVES} bytes")
+                curves = pd.read_csv(self.curves)
+                if "epoch" not in curves or not curves["epoch"].between(1, len(curves)).all():
+                    raise ValueError("its column epoch does not count from 1")
+                return curves
+        except InputError as error:
+            log.warning("%s", error)
+            return pd.DataFrame()
+
+    def refuse(self, reason: str) -> None:
+        """Leave ``refused.txt``: why the finished run was not taken for that of a command."""
+        self._write(self.refusal, reason)
+
+    def _write(self, file: Path, text: str) -> None:
+        """Write a file whole or not at all, and never where a link leads."""
+        part = file.with_name(f"{file.name}.part")
+        part.unlink(missing_ok=True)
+        with part.open("x", encoding="utf-8", errors="backslashreplace") as opened:
+            opened.write(text)
+        part.replace(file)
 
     def is_finished(self, config: DictConfig) -> bool:
         """Return whether it holds this config's finished run.
 
         Raises:
             InputError: If it holds the finished run of another config; the message names the keys that differ. Or if
-                that config is damaged.
+                its config or its result is damaged.
         """
-        if not self.metrics.is_file():
+        if not self.has_result:
             return False
+        read_json(self.metrics, "run it again with rerun=true")
         if differences := self.differences(config):
             raise InputError(
                 f"{self}: holds a finished run of another config ({differences}). rerun=true runs it again and keeps "
@@ -121,7 +158,7 @@ class RunFolder:
 
     def is_resumable(self, config: DictConfig) -> bool:
         """Return whether it holds an unfinished run of this config that finished an epoch at least."""
-        begun = self.last.is_file() and not self.metrics.is_file()
+        begun = self.last.is_file() and not self.has_result
         try:
             return begun and not self.differences(config)
         except InputError as error:
@@ -133,7 +170,7 @@ class RunFolder:
         """Return what became of this config's run so far."""
         try:
             finished = self.is_finished(config)
-            refusal = self.refusal.read_text() if self.refusal.is_file() else ""
+            refusal = text_of(self.refusal)
         except InputError as error:
             finished, refusal = True, str(error)
         if refusal and not config.rerun:
@@ -203,7 +240,9 @@ class RunFolder:
         A finished or different run that lies there is moved to ``old/``; one that finished no epoch is removed.
         """
         resumes = self.is_resumable(config)
-        if not resumes:
+        if resumes:
+            self._refuse_links()
+        else:
             if self.last.is_file() or self.metrics.is_file():
                 if not self.metrics.is_file():
                     log.warning("%s: %s; begins anew, and the old run is kept in old/", self, self.differences(config))
@@ -217,6 +256,18 @@ class RunFolder:
         for leftover in (self.error, self.refusal, *self.path.glob("*.part")):
             leftover.unlink(missing_ok=True)
         return resumes
+
+    def _refuse_links(self) -> None:
+        """Refuse to write where links in a folder lead that somebody may have shared.
+
+        Raises:
+            InputError: If one is there, W&B's own aside.
+        """
+        for path in sorted((self.path, *self.path.iterdir(), *self.slices.glob("*"))):
+            if path.is_symlink():
+                raise InputError(
+                    f"{path}: is a link, and this run would write where it leads; put the file itself there"
+                )
 
     def take_over(self, other: "RunFolder") -> None:
         """Begin where a finished run of fewer epochs ended; that run is left as it is."""
@@ -247,7 +298,7 @@ class RunFolder:
 
         A finished run's folder is left as it is, and the first reason stays: what else fails follows from it.
         """
-        if self.metrics.is_file() or self.error.is_file():
+        if self.has_result or self.error.is_file():
             return
         text = f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config, resolve=True)}"
         part = self.error.with_suffix(".part")
@@ -267,5 +318,5 @@ class RunFolder:
         """Return the last line of the reason in ``error.txt``, or nothing if the run did not fail."""
         if not self.error.is_file():
             return ""
-        reason = self.error.read_text().partition("\n\n# config\n")[0]
+        reason = text_of(self.error).partition("\n\n# config\n")[0]
         return ([*reason.strip().splitlines()] or ["no reason was written"])[-1]

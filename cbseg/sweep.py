@@ -165,7 +165,7 @@ def is_left(job: Job) -> bool:
 
 def finished_at(folder: RunFolder) -> float:
     """Return when a run was finished, seconds; 0 if it is not."""
-    return folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
+    return folder.metrics.stat().st_mtime if folder.has_result else 0.0
 
 
 def validation_score(job: Job) -> float | None:

@@ -41,7 +41,7 @@ def run(job: Job) -> Path:
     check_config(config)
     if not config.rerun and folder.is_finished(config):
         refuse_other_data(job)
-        if folder.metrics.is_file():
+        if folder.has_result:
             log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
             return folder.path
     parts, code = prepare(job), provenance()
@@ -66,8 +66,8 @@ def refuse_other_data(job: Job) -> None:
     folder.refusal.unlink(missing_ok=True)
     if data.generate is None and not Path(data.root).is_dir():
         return
-    was = read_result(folder).fingerprint
     try:
+        was = read_result(folder).fingerprint
         datamodule = build(data, "data")
         datamodule.setup()
         if was != datamodule.fingerprint and datamodule.grows:
@@ -79,7 +79,7 @@ def refuse_other_data(job: Job) -> None:
                 "old folder aside; runs=<another folder> leaves it as it is"
             )
     except InputError as error:
-        folder.refusal.write_text(str(error))
+        folder.refuse(str(error))
         raise
 
 

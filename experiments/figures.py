@@ -5,6 +5,7 @@ into ``runs/figures``, each with a PDF beside it.
 """
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 from skimage.measure import regionprops
 
 from cbseg.drawing import legend, paint, show
+from cbseg.errors import InputError
 from cbseg.metrics import count_errors, region_grid
+from cbseg.overlays import read_slice
 from cbseg.points import IGNORE, find_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, find_results
 from cbseg.run_folder import RunFolder
+from cbseg.run_name import file_name
 from experiments.command_line import one_message, parse_with_runs
 from experiments.tables import PAPER_LOSSES, titles
+
+log = logging.getLogger(__name__)
 
 LEVEL = 4  # of GAME, as in the paper
 
@@ -31,6 +37,11 @@ ByLoss = dict[str, tuple[Path, Result]]
 
 Slices = dict[str, dict[str, Any]]
 """Each slice's arrays by loss."""
+
+
+def shown_score(score: float | None) -> str:
+    """Return a score as a title has it."""
+    return "undefined" if score is None else f"{score:.2f}"
 
 
 def by_data(setting: Setting) -> dict[str, ByLoss]:
@@ -43,12 +54,24 @@ def by_data(setting: Setting) -> dict[str, ByLoss]:
 
 
 def common_slices(runs: ByLoss) -> Slices:
-    """Read the slices that all runs recorded by name, then loss; see :class:`cbseg.overlays.SliceRecorder`."""
+    """Read the slices that all runs recorded by name, then loss; see :class:`cbseg.overlays.SliceRecorder`.
+
+    One that cannot be read is named and left out.
+    """
     recorded = [{path.stem for path in RunFolder(folder).slices.glob("*.npz")} for folder, _ in runs.values()]
-    return {
-        name: {loss: np.load(RunFolder(folder).slices / f"{name}.npz") for loss, (folder, _) in runs.items()}
-        for name in sorted(set.intersection(*recorded))
-    }
+    found: Slices = {}
+    for name in sorted(set.intersection(*recorded)):
+        files = {loss: RunFolder(folder).slices / f"{name}.npz" for loss, (folder, _) in runs.items()}
+        try:
+            arrays = {loss: read_slice(file) for loss, file in files.items()}
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if len({one["image"].shape for one in arrays.values()}) > 1:
+            log.warning("%s: is a slice of several sizes; it is shown nowhere", ", ".join(map(str, files.values())))
+            continue
+        found[name] = arrays
+    return found
 
 
 def most_regions(slices: Slices) -> tuple[str, dict[str, Any]]:
@@ -96,8 +119,8 @@ def qualitative(data: str, runs: ByLoss, slices: Slices) -> Figure:
         show(axes[1], first["image"], "points", first["points"])
         show(axes[2], paint(first["image"], first["truth"]), "truth")
         for ax, (loss, arrays) in zip(axes[3:], by_loss.items(), strict=True):
-            dice = runs[loss][1].test["dice"]
-            title = f"{titles(runs)[loss]}, test Dice {'undefined' if dice is None else f'{dice:.2f}'}"
+            dice = shown_score(runs[loss][1].test["dice"])
+            title = f"{titles(runs)[loss]}, test Dice {dice}"
             show(ax, paint(arrays["image"], arrays["truth"], arrays["prediction"]), title)
     figure.suptitle(f"{data}. {legend(_classes(runs))}", fontsize=9)
     return figure
@@ -126,7 +149,7 @@ def counting(data: str, runs: ByLoss, slices: Slices) -> Figure:
         test = runs[loss][1].test
         ax.set_title(
             f"{titles(runs)[loss]}: {count} blobs\nhere |error| {errors[0]}, GAME({LEVEL}) {errors[-1]}; "
-            f"test MAE {test['mae']:.2f}, GAME {test['game']:.2f}",
+            f"test MAE {shown_score(test['mae'])}, GAME {shown_score(test['game'])}",
             fontsize=8,
         )
     framed = "a framed cell holds too many centroids (+) or too few (−)"
@@ -186,7 +209,7 @@ def write(runs: Path, out: Path | None = None) -> list[str]:
             slices = common_slices(counted)
             figures["-counting"] = counting(data, counted, slices) if slices else None
         for suffix, figure in figures.items():
-            name = ",".join(filter(None, [data, setting.file_name])) + suffix
+            name = file_name(",".join(filter(None, [data, setting.file_name]))) + suffix
             if figure is None:
                 lines.append(f"{name}: no figure, the runs recorded no slice in common (overlays=0?)")
                 continue

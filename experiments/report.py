@@ -6,6 +6,7 @@
 import argparse
 import base64
 import io
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,16 +23,20 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
+from cbseg.data.reading import text_of
 from cbseg.drawing import legend, paint
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, Counts, segmentation_scores
 from cbseg.points import IGNORE, count_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, read_results
+from cbseg.run_config import read_config
 from cbseg.run_folder import RunFolder
 from experiments.command_line import one_message, parse_with_runs
 from experiments.figures import ByLoss, by_data, common_slices
 from experiments.table_format import MISSING
 from experiments.tables import LOSSES, tables, titles
+
+log = logging.getLogger(__name__)
 
 LONGEST_SIDE = 384  # pixels of an embedded slice, twice what a panel takes on a laptop's screen
 OPACITY = 0.5  # of masks on slices
@@ -57,38 +62,38 @@ class Run:
     @property
     def reason(self) -> str:
         """Why it failed, in a line."""
-        return self.folder.failure() if text(self.folder.error).strip() else ""
+        return self.folder.failure() if text_of(self.folder.error).strip() else ""
 
     @property
     def error(self) -> str:
         """Why it failed, in full."""
-        return text(self.folder.error)
+        return text_of(self.folder.error)
 
     @property
     def config(self) -> str:
         """Its config, empty if there is none."""
-        return text(self.folder.config)
+        return text_of(self.folder.config)
 
     @property
     def phantom(self) -> bool:
         """Whether its data were drawn, of no patient."""
-        return OmegaConf.select(OmegaConf.create(self.config), "data.generate") is not None
+        if not self.folder.config.is_file():
+            return False
+        try:
+            return OmegaConf.select(read_config(self.folder.config), "data.generate") is not None
+        except InputError as error:
+            log.warning("%s", error)
+            return False
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
         """``metrics.csv``: each score's value by epoch, from 1; empty if nothing was logged."""
-        try:
-            logged = pd.read_csv(self.folder.curves)
-        except (FileNotFoundError, pd.errors.EmptyDataError):
+        logged = self.folder.read_curves()
+        if logged.empty:
             return {}
         numbers = logged.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
         by_epoch = numbers.set_index("epoch").to_dict("series")
         return {str(score): {int(k): x for k, x in column.items() if x == x} for score, column in by_epoch.items()}
-
-
-def text(path: Path) -> str:
-    """Read a file, empty if there is none."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def find_runs(runs: Path) -> dict[str, tuple[Setting | None, list[Run]]]:

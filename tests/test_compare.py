@@ -206,7 +206,7 @@ def test_differences_are_written_by_setting_and_dataset_and_never_across_setting
 def test_the_last_epochs_weights_are_compared_if_asked_for(tmp_path):
     fair, good = ([scan(tp=tp, fp=10 - tp, fn=10 - tp)] * 6 for tp in (5, 8))
     for loss, scans in (("pl", fair), ("cb_flip", good)):
-        tested = {"test": {}, "undefined": {}, "counts": {}, "scans": run(*scans).scans}
+        tested = {"test": made_results.SCORES, "undefined": {}, "counts": {}, "scans": run(*scans).scans}
         keep(tmp_path, replace(run(*fair, loss=loss), last=tested))
     assert "+0.000 to +0.000" in compare.write(tmp_path, "dice", "pl")
     markdown = compare.write(tmp_path, "dice", "pl", last=True)

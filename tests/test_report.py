@@ -254,8 +254,8 @@ def test_an_axis_holds_all_values_between_its_ends(score, values, low, high, log
 
 
 def test_dice_by_scan_is_the_mean_over_classes_and_undefined_where_there_is_no_infection(tmp_path, finished):
-    two = {"tp": [1, 0], "fp": [1, 1], "fn": [0, 1], "tn": [2, 2]}
-    empty = {"tp": 0, "fp": 0, "fn": 0, "tn": 4}
+    two = COUNTS | {"tp": [1, 0], "fp": [1, 1], "fn": [0, 1], "tn": [2, 2]}
+    empty = COUNTS | {"tp": 0, "fp": 0, "fn": 0, "tn": 4}
     finished(scans={"one": COUNTS, "two": two, "empty": empty}, pictures=False)
     ((_, (run,)),) = report.find_runs(tmp_path).values()
     dice = report.scan_dice(run)

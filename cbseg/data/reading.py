@@ -9,6 +9,7 @@ from cbseg.errors import InputError
 
 MOST_VOXELS = 2**31  # of a volume: 2048 slices of 1024 × 1024
 MOST_PIXELS = 2**26  # of a slice: 8192 × 8192
+_MOST_TEXT = 2**20  # bytes
 _MEMORY_SHARE = 0.5  # of the machine's, which one volume may take
 
 
@@ -53,6 +54,15 @@ def reading_values(path: Path) -> Iterator[None]:
     except InputError as error:
         message = str(error)
         raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from error
+
+
+def text_of(path: Path) -> str:
+    """Return what a text file begins with, whatever its bytes; nothing if it is not there or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_TEXT).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def require_room(path: Path, voxels: int, bytes_each: int) -> None:

@@ -1,6 +1,5 @@
 """A run's network, ready to segment slices that it has never seen."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from cbseg.data.volume_scan import require_window
 from cbseg.data.volumes import Volume, grey_window, window_to_uint8
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.hardware import autocast_to, fast_memory_format, find_device
+from cbseg.json_file import read_json
 from cbseg.module import predict_mask, predict_probabilities
 from cbseg.points import IGNORE
 from cbseg.run_config import read_config
@@ -77,7 +77,7 @@ class Predictor:
                 f"{run}: holds no {folder.best.name} or no {folder.config.name}; give a run's folder, "
                 "runs/<data>/<loss>/seed<k>"
             )
-        if not folder.metrics.is_file():
+        if not folder.has_result:
             log.warning("%s: is not finished; its %s weights so far are taken", run, weights)
         self.run, self.weights, self.device = run, weights, find_device(device)
         config = read_config(folder.config)
@@ -177,7 +177,7 @@ def _last_weights(folder: RunFolder) -> Path:
         if file.is_file():
             return file
     with damage_refused(folder.metrics, "Run it again with rerun=true"):
-        result = json.loads(folder.metrics.read_text(encoding="utf-8"))
+        result = read_json(folder.metrics, "take --weights best")
         if result["best_epoch"] == result["epochs"]:
             return folder.best
     raise InputError(f"{folder}: kept no weights of its last epoch; take --weights best, or run it with rerun=true")
