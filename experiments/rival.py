@@ -12,7 +12,7 @@ from statistics import fmean
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from cbseg.errors import InputError
 from cbseg.folds import pool_folds
@@ -67,7 +67,9 @@ def draw(data: str, found: pd.DataFrame) -> Figure:
         for x, y, slices in zip(middle, line["dice"], line["slices"], strict=True):
             axes.annotate(f"{slices}", (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="center")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="minutes of annotation (1 to 3 s a click, 10 to 15 s a region)", ylabel="test Dice")
     axes.set_title(f"{data}: numbers are slices; bands from the lowest to the highest seed", fontsize=9)
     axes.grid(alpha=0.3, which="both")

@@ -25,6 +25,9 @@ from experiments.command_line import one_message, parse_with_runs
 TESTED = 0.5
 """The threshold that takes the likelier of two classes."""
 
+STYLES = ("-", "--", ":")
+"""Of curves, each for as many as there are colours."""
+
 
 def curves(runs: Path, last: bool = False) -> dict[str, dict[str, pd.DataFrame]]:
     """Return PPV, sensitivity and Dice by threshold, of each data and row, from counts added up over seeds.
@@ -51,7 +54,7 @@ def curves(runs: Path, last: bool = False) -> dict[str, dict[str, pd.DataFrame]]
 def iso_dice(axes: Axes) -> None:
     """Draw lines of equal Dice."""
     for dice in np.arange(1, 10) / 10:
-        ppv = np.linspace(dice / (2 - dice), 1, 100)
+        ppv = np.linspace(dice / (2 - dice), 1, 1000)
         axes.plot(ppv, dice * ppv / (2 * ppv - dice), color="grey", linewidth=0.4, zorder=0)
         axes.annotate(
             f"{dice:.1f}", (1, dice / (2 - dice)), (2, 0), textcoords="offset points", fontsize=6, va="center"
@@ -63,15 +66,15 @@ def draw(data: str, rows: dict[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
     iso_dice(axes)
-    for name, scores in rows.items():
-        (line,) = axes.plot(scores["ppv"], scores["sens"], linewidth=0.9)
+    for k, (name, scores) in enumerate(rows.items()):
+        (line,) = axes.plot(scores["ppv"], scores["sens"], STYLES[k // 10 % len(STYLES)], color=f"C{k}", linewidth=0.9)
         tested, best = scores.loc[TESTED], scores.iloc[int(np.nanargmax(scores["dice"]))]
         label = f"{name}: Dice {tested['dice']:.2f}, at best {best['dice']:.2f}"
         axes.plot(tested["ppv"], tested["sens"], "o", color=line.get_color(), label=label)
         axes.plot(best["ppv"], best["sens"], "x", color=line.get_color())
     axes.set(xlabel="PPV", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{data}: tested (dot), over thresholds (curve), best (cross); grey: equal Dice", fontsize=9)
-    axes.legend(fontsize=7, loc="lower left")
+    figure.legend(fontsize=7, loc="outside lower center", ncols=2)
     return figure
 
 
