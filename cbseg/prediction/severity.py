@@ -109,9 +109,9 @@ def measure(
     infected = int(pixels[1:].sum())
     if infected > _MOST_OF_BODY * segmentation.body:
         log.warning(
-            "%s: infection is %.0f %% of its tissue, implausibly much; does the run fit this CT? Look at the picture",
+            "%s: has %.2g times as much infection as tissue, implausibly much; does the run fit? Look at the picture",
             volume.name,
-            100 * infected / max(segmentation.body, 1),
+            infected / max(segmentation.body, 1),
         )
     by_class = {name: round(count * voxel, 3) for name, count in zip(names, pixels[1:], strict=False)}
     shares = NO_LUNGS if lungs is None else lungs.measure(segmentation, voxel)

@@ -66,7 +66,7 @@ def test_infection_outside_the_lungs_lungs_exchanged_and_too_much_of_the_body_ar
     classes[1, 9, 2:10] = 1
     measure(predicted(classes, body=100), ("infection",), ct, inside)
     assert "l.nii: 29 % of the infection lie outside of these lungs" in caplog.text
-    assert "ct.nii.gz: infection is 28 % of its tissue, implausibly much" in caplog.text
+    assert "ct.nii.gz: has 0.28 times as much infection as tissue, implausibly much" in caplog.text
     exchanged = np.array([0, 2, 1], np.uint8)[lungs]
     measure(predicted(classes), ("infection",), ct, Lungs(save(tmp_path / "x.nii", exchanged), ct))
     assert "x.nii: its label 1 lies to the patient's left; are right and left exchanged?" in caplog.text
