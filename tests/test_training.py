@@ -39,7 +39,7 @@ def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     found = metrics(folder)
     assert (found["data"], found["loss"], found["seed"], found["status"]) == ("covidA", loss, 0, "finished")
     assert found["split"] == {"train": 6, "val": 2, "test": 8}
-    assert set(found["test"]) == {*SCORES, *COUNTING_SCORES}
+    assert set(found["test"]) == {*SCORES, *COUNTING_SCORES, "dice_mean"}
     assert 1 <= found["best_epoch"] <= found["epochs"] == 2
     assert found["images_per_second"] > 0
     assert found["val"]["val/dice"] == pytest.approx(max(log_of(folder)["val/dice"]), abs=1e-6)

@@ -263,7 +263,7 @@ def test_a_training_slice_without_clicks_takes_no_part_as_not_clicked_is_not_hea
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.image_size=16", "32 pixels"),
+        ("data.image_size=16", "32 to 4096 pixels"),
         ("data.image_size=[64]", "one number or"),
         ("data.image_size=[64,abc]", "one number or"),
         ("data.image_size=64.5", "one number or"),
