@@ -77,7 +77,7 @@ def check_config(config: DictConfig) -> None:
         raise InputError(
             "trainer.gradient_clip_val: a fused optimizer cannot clip in mixed precision; add optim.fused=false"
         )
-    if config.logger:
+    if config.get("logger"):
         wandb_mode(config.logger.mode)
         check_choice("logger.pictures", str(config.logger.pictures).lower(), ["auto", "true", "false"])
         if not isinstance(timeout := config.logger.timeout, int | float) or timeout <= 0:

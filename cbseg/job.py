@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cbseg.config import compose, without_hydra
+from cbseg.overrides import require_parts
 from cbseg.run_folder import RunFolder
 from cbseg.run_name import changes, name_of, result_keys
 
@@ -35,7 +36,12 @@ class Job:
 
     @classmethod
     def composed(cls, config: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
-        """Return the job of a config that Hydra composed, with its choices of groups and its overrides as written."""
+        """Return the job of a config that Hydra composed, with its choices of groups and its overrides as written.
+
+        Raises:
+            InputError: If it lacks a part of a run.
+        """
+        require_parts(config, choices)
         return cls(config, choices["data"], choices["loss"], name_of(changes(config, overrides)))
 
     @property

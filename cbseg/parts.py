@@ -77,6 +77,11 @@ def build_module(config: DictConfig) -> SegmentationModule:
         InputError: If a setting is refused.
     """
     criterion, net = build(config.loss, "loss"), build_network(config)
+    if not (isinstance(criterion, nn.Module) and hasattr(criterion, "labels")):
+        raise InputError(
+            f"loss._target_={config.loss.get('_target_')}: is no loss; take loss=<name>, or a subclass of "
+            "cbseg.losses.base.SupervisedLoss"
+        )
     if config.data.get("unlabelled") and not (isinstance(criterion, Consistency) and criterion.labels):
         raise InputError(
             f"data.unlabelled={config.data.unlabelled}: this loss learns nothing of slices without labels, or takes "
@@ -105,6 +110,8 @@ def build_module(config: DictConfig) -> SegmentationModule:
 def build_network(config: DictConfig) -> nn.Module:
     """Make the config's network, in the layout that is fast where it trains, and compiled if the config says so."""
     net: nn.Module = build(config.model, "model")
+    if not isinstance(net, nn.Module):
+        raise InputError(f"model._target_={config.model.get('_target_')}: is no network; name a torch.nn.Module")
     net.to(memory_format=fast_memory_format(config.trainer.accelerator))
     if config.compile:
         compile_network(net)

@@ -19,16 +19,15 @@ import hydra
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from cbseg.config import CONF
 from cbseg.config_check import check_strategy
 from cbseg.errors import InputError, check_whole
 from cbseg.explain import explain
 from cbseg.job import Job
+from cbseg.overrides import OVERRIDE_ERRORS, explain_override
 from cbseg.processes import isolated, stop
 from cbseg.run_folder import BusyError
 from cbseg.sweep import (
@@ -60,9 +59,9 @@ def main() -> None:
             print_plan(jobs)
         elif not sweep(jobs):
             sys.exit(1)
-    except ConfigCompositionException as error:
-        sys.exit(f"error: {_with_choices(error)}")
-    except (InputError, OverrideParseException, OSError) as error:
+    except OVERRIDE_ERRORS as error:
+        sys.exit(f"error: {explain_override(error)}")
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -181,16 +180,6 @@ def _processes(config: DictConfig) -> int:
         return torch.cuda.device_count() or 1
     check_whole("trainer.devices", chosen, least=1)
     return int(chosen)
-
-
-def _with_choices(error: ConfigCompositionException) -> str:
-    """Return Hydra's message, and for a misspelt key the keys that exist beside it."""
-    cause = error.__cause__
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
-        exist = ", ".join(str(key) for key in cause.parent_node)
-        where = str(cause.full_key).rpartition(".")[0] or "the config"
-        return f"{error}\n{cause.full_key} does not exist; {where} has: {exist}"
-    return str(error)
 
 
 if __name__ == "__main__":

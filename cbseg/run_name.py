@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cbseg.config import CONF, compose, without_hydra
 from cbseg.errors import InputError
+from cbseg.overrides import explain_override
 
 FREE_KEYS = (
     "runs",
@@ -59,7 +60,7 @@ def flat(config: DictConfig) -> dict[str, Any]:
     try:
         leaves = _leaves(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise InputError(explain_override(error)) from error
     return {key: _same_path(value) for key, value in leaves}
 
 

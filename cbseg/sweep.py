@@ -19,6 +19,7 @@ from cbseg.config import build, compose, config_files
 from cbseg.data.sources import explain_missing
 from cbseg.errors import InputError
 from cbseg.job import Job
+from cbseg.overrides import check_discrete, check_overrides
 from cbseg.results import Result, read_result, read_results
 from cbseg.run_folder import RunFolder, State
 from cbseg.run_state import best_is
@@ -36,11 +37,13 @@ def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str
         None for a single run; no job for a sweeper that decides only on the way what to run, as Optuna's does.
 
     Raises:
-        InputError: If such a sweeper looks for the worst, or is asked for its plan.
+        InputError: If an override is no value that a run takes; if such a sweeper looks for the worst, or is asked for
+            its plan.
     """
     with config_files(config_dir):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which resolves glob()
         parsed = parser.parse_overrides(list(overrides))
+        check_overrides(parsed)
         asked = [override for override in parsed if not override.is_sweep_override()]
         lines = [str(o.input_line) for o in asked if o.is_hydra_override() or o.get_key_element() == "experiment"]
         hydra = compose(lines).hydra  # other keys may be those of a swept option
@@ -51,7 +54,8 @@ def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str
             return []
         params = parser.parse_overrides([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()])
         task = [override for override in parsed if not override.is_hydra_override()]
-        (batch,) = BasicSweeper.split_arguments([*params, *task], max_batch_size=None)
+        check_discrete(swept := [*params, *task])
+        (batch,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
         return list(map(Job.of, batch))
 
 

@@ -45,7 +45,7 @@ def build_run_trainer(config: DictConfig, state: RunState) -> tuple[pl.Trainer, 
     patience = config.selection.patience
     timer = Timer()
     callbacks: list[pl.Callback] = [state, timer, StopAtOnce(), SliceRecorder(state.folder.slices, config.overlays)]
-    if config.logger:
+    if config.get("logger"):
         callbacks.append(ValidationOverlays(config.overlays, every=max(config.trainer.max_epochs // 10, 1)))
     if config.trainer.enable_progress_bar and not any(isinstance(x, ProgressBar) for x in added.values()):
         callbacks.append(RichProgressBar(leave=False))

@@ -70,7 +70,7 @@ def logged_to_wandb(trainer: pl.Trainer, job: Job, history: Sequence[dict[str, f
     Raises:
         InputError: See :func:`start_logger`.
     """
-    logger = start_logger(job, history, **job.config.logger) if job.config.logger else None
+    logger = start_logger(job, history, **job.config.logger) if job.config.get("logger") else None
     if logger is not None:
         trainer.loggers = [logger]
     failed = True

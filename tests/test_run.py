@@ -116,6 +116,53 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
     assert not list((tmp_path).glob("runs/*/"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optim._target_=torch.optim.NoSuch"], ["optim._target_=torch.optim.NoSuch: cannot be imported"]),
+        (["loss._target_=torch.nn.Identity"], ["loss._target_=torch.nn.Identity: is no loss", "loss=<name>"]),
+        (["model._target_=builtins.dict"], ["model._target_=builtins.dict: is no network"]),
+        (["model._target_=nonsense"], ["model._target_=nonsense: cannot be imported"]),
+        (["~optim"], ["optim: a run needs it", "leave ~optim"]),
+        (["~data"], ["data: a run needs it", "leave ~data"]),
+        (["-m", "~optim", "seed=0,1"], ["optim: a run needs it"]),
+        (["trainer=null"], ["trainer=null does not exist; choose one of: ddp, default"]),
+        (["logger=null"], ["logger=null does not exist; choose one of: csv, wandb"]),
+        (["-m", "optim=adam,null"], ["optim=null does not exist", "sps"]),
+        (["-m", "optim.lr=interval(0,1)"], ["optim.lr=interval(0,1): a sweep takes values", "optim.lr=0.1,0.2"]),
+        (["data.root=/d/${b}"], ["data.root: ", "'b' not found", "rename a folder"]),
+        (["-m", "data.root=/d/${b}"], ["data.root: ", "'b' not found", "rename a folder"]),
+        (["data.root=/d/CT (1)"], ["data.root=/d/CT (1)", "quoted twice: 'data.root="]),
+        (["-m", "data.root=/d/[1]"], ["data.root=/d/[1]", "quoted twice: 'data.root="]),
+        (["data.root=/d/B\u00fccher"], ["data.root=/d/B\u00fccher", "quoted twice: 'data.root="]),
+    ],
+)
+def test_overrides_that_make_no_run_end_with_one_message_that_says_what_to_do(
+    arguments, expected, monkeypatch, capsys, tmp_path, covid_a, store
+):
+    base = [f"store={store}", f"runs={tmp_path / 'runs'}", "model=fcn8_tiny", "trainer.accelerator=cpu"]
+    changed = {argument.lstrip("~").split("=")[0] for argument in arguments}
+    base = [default for default in base if default.split("=")[0].split(".")[0] not in changed]
+    base += [] if any("data" in key for key in changed) else [f"data.root={covid_a}"]
+    printed, code = command_line(*arguments, *base, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 1
+    assert "Traceback" not in printed
+    assert all(word in printed for word in expected), printed
+    assert printed.count("error:") == 1, printed
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize("taken_out", ["~logger", "logger=csv"])
+def test_a_run_without_its_logger_logs_to_csv_alone(taken_out, monkeypatch, capsys, tmp_path, covid_a, store):
+    monkeypatch.setenv("WANDB_MODE", "online")  # without a login, W&B would end the run
+    base = ["experiment=phantom", "data.generate=null", f"data.root={covid_a}", f"store={store}", "overlays=0"]
+    small = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", f"runs={tmp_path / 'runs'}"]
+    printed, code = command_line(*base, *small, taken_out, monkeypatch=monkeypatch, capsys=capsys)
+    (folder,) = map(RunFolder, tmp_path.glob("runs/covidA/*/seed0*"))
+    assert (code, folder.has_result, folder.epochs, folder.wandb.exists()) == (0, True, 1, False), printed
+    assert "logger" not in folder.path.name
+
+
 def test_a_single_run_that_breaks_leaves_its_reason(monkeypatch, capsys, tmp_path, covid_a, store):
     def diverge(self, batch, index):
         raise NonFiniteLossError("the loss is NaN")

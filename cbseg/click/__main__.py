@@ -9,9 +9,6 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra.errors import ConfigCompositionException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
-
 from cbseg.click.predictions import Predictions, last_run
 from cbseg.click.scans import ClickScans, find
 from cbseg.click.server import ClickServer
@@ -21,6 +18,7 @@ from cbseg.data.annotation import ClassNames
 from cbseg.data.volume_scan import require_window
 from cbseg.errors import InputError
 from cbseg.hardware import keep_freed_memory
+from cbseg.overrides import OVERRIDE_ERRORS, explain_override
 from cbseg.prediction.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -63,7 +61,9 @@ def main() -> None:
     keep_freed_memory()
     try:
         server = serve(arguments)
-    except (InputError, ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
+    except OVERRIDE_ERRORS as error:
+        sys.exit(f"error: {explain_override(error)}")
+    except InputError as error:
         sys.exit(f"error: {error}")
     except (OSError, OverflowError) as error:
         sys.exit(f"error: --port {arguments.port}: {error}; give another one, or 0 for a free one")

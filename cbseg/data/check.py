@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.errors import ConfigCompositionException, OverrideParseException
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from omegaconf.errors import OmegaConfBaseException
 
 from cbseg.config import build, compose
 from cbseg.data.markups import SUFFIX, read_markups
@@ -26,6 +24,7 @@ from cbseg.data.store import SliceInfo
 from cbseg.data.volume_scan import VolumeScan
 from cbseg.drawing import show
 from cbseg.errors import InputError
+from cbseg.overrides import OVERRIDE_ERRORS, explain_override
 from cbseg.points import IGNORE, is_infection
 
 _COLUMNS = 6  # of the contact sheet
@@ -139,19 +138,6 @@ def _contact_sheet(pictures: Sequence[tuple[Scan, SliceData]]) -> Figure:
     return figure
 
 
-def _what_to_quote(error: Exception) -> str:
-    """Say what to do about a value that Hydra could not read, such as a folder's name."""
-    if isinstance(error, OverrideParseException) or "Ambiguous value" in str(error):
-        return (
-            """\nA value with brackets, commas, ~ or letters beyond a-z is quoted twice: 'data.root="/data/CT (1)"'"""
-        )
-    if isinstance(error, OmegaConfBaseException):
-        return (
-            "\nWhat stands in ${…} is taken for another key: a folder with such a name is to be renamed, or linked to"
-        )
-    return ""
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Check a dataset before training on it.")
@@ -171,8 +157,10 @@ def main() -> None:
         for line in check(build(config.data, "data"), sheet):
             problems += line.startswith("problem:")
             print(line, flush=True)
-    except (InputError, ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error}{_what_to_quote(error)}")
+    except OVERRIDE_ERRORS as error:
+        sys.exit(f"error: {explain_override(error)}")
+    except InputError as error:
+        sys.exit(f"error: {error}")
     sys.exit(f"{problems} problem(s)" if problems else 0)
 
 

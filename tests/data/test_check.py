@@ -64,7 +64,7 @@ def test_a_folder_without_the_dataset_is_a_problem(tmp_path):
         ("/home/müller/ct", "quoted twice: 'data.root="),
         ("/data/[x]", "quoted twice: 'data.root="),
         ("/data/a,b", "quoted twice: 'data.root="),
-        ("/data/${b}", "folder with such a name is to be renamed"),
+        ("/data/${b}", "rename a folder with such a name"),
     ],
 )
 def test_a_root_that_hydra_cannot_read_says_what_to_quote(monkeypatch, root, message):
