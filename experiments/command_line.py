@@ -26,4 +26,13 @@ def parse_with_runs(parser: ArgumentParser) -> Namespace:
     parser.add_argument("--out", type=Path, help="folder to write into, where runs cannot be written (default: runs)")
     arguments = parser.parse_args()
     arguments.out = arguments.out or arguments.runs
+    _refuse_links(arguments.out)
     return arguments
+
+
+def _refuse_links(out: Path) -> None:
+    """End the command where what it writes would go elsewhere: a folder of runs that was shared may hold links."""
+    for written in (out / "report.html", out / "tables", out / "figures"):
+        for path in (written, *written.rglob("*")):
+            if path.is_symlink():
+                sys.exit(f"error: {path}: is a link, and nothing is written where it leads; remove it, or give --out")
