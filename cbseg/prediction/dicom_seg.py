@@ -4,6 +4,7 @@ Needs highdicom, of the extra ``viewer``.
 """
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,11 @@ def dicom_seg(series: DicomSeries, classes: NDArray[np.uint8], names: tuple[str,
         )
         for k in found
     ]
-    with reading(series.name, "no DICOM Segmentation can be made of it", "look at what its DICOM files lack"):
+    with (
+        reading(series.name, "no DICOM Segmentation can be made of it", "look at what its DICOM files lack"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="(?s).*person name")  # of a patient, as the series has it
         return hd.seg.Segmentation(
             source_images=sources,
             pixel_array=stored if found[-1] == len(found) else numbers[stored],
@@ -81,7 +86,7 @@ def dicom_seg(series: DicomSeries, classes: NDArray[np.uint8], names: tuple[str,
             series_number=int(sources[0].get("SeriesNumber") or 0) + _SERIES,
             sop_instance_uid=generate_uid(),
             instance_number=1,
-            content_creator_name="cbseg",
+            content_creator_name="cbseg^",
             manufacturer="cbseg",
             manufacturer_model_name="cbseg",
             software_versions=cbseg.__version__,
