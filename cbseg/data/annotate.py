@@ -167,13 +167,14 @@ def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnn
     path = store.folder / f"points-{key}.u8"
     shape = (len(indices), *store.images.shape[1:])
     try:
-        with FileLock(f"{path}.lock"):
-            if not path.is_file():
-                part = path.with_suffix(".part")
-                with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-                    for points in pool.map(lambda i: annotate(store, i), indices):
-                        file.write(points.tobytes())
-                part.rename(path)
+        if not path.is_file():  # a store that is read-only allows no lock
+            with FileLock(f"{path}.lock"):
+                if not path.is_file():
+                    part = path.with_suffix(".part")
+                    with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+                        for points in pool.map(lambda i: annotate(store, i), indices):
+                            file.write(points.tobytes())
+                    part.rename(path)
         return np.memmap(path, np.uint8, "r", shape=shape)
     except OSError as error:
         raise InputError(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cbseg.data.annotate import PointAnnotator
+from cbseg.data import annotate
+from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.covid_a import find_scans
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
@@ -74,3 +75,10 @@ def test_a_click_outside_its_slice_says_whether_it_fits_swapped(prepared, annota
     row, column = (height, 1) if height < width else (1, width)
     with pytest.raises(InputError, match=r"lies outside .* rows × .* columns; are row and column swapped\?"):
         annotator([(prepared.slices[0].name, row, column, 0)])(prepared, 0)
+
+
+def test_points_that_are_there_are_read_without_a_lock_as_a_store_may_be_read_only(prepared, annotator, monkeypatch):
+    clicks = annotator(true_clicks(prepared))
+    made = np.array(prepare_points(prepared, [0, 1], clicks))
+    monkeypatch.setattr(annotate, "FileLock", lambda path: pytest.fail("takes a lock"))
+    np.testing.assert_array_equal(prepare_points(prepared, [0, 1], clicks), made)
