@@ -8,14 +8,13 @@ nothing else of it, those of a picture as PNG; beside them a picture to look at,
 
 import argparse
 import importlib.util
-import io
-import logging
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cbseg.console import prepare_console
 from cbseg.data.dicom import DicomSeries
 from cbseg.data.inputs import CT, each_series, list_cts, open_volume
 from cbseg.data.scans import is_picture, read_grey
@@ -100,9 +99,7 @@ def described(row: dict[str, Any], classes: tuple[str, ...]) -> str:
 def main() -> None:
     """Run the command line; a CT that cannot be segmented is named, the others are, and the exit code is 1."""
     arguments = _parser().parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
+    prepare_console()
     keep_freed_memory()
     wishes = Wishes(arguments.dicom_seg, arguments.seg_nrrd, arguments.probabilities, arguments.lungs)
     try:

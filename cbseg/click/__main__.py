@@ -4,7 +4,6 @@ Clicks are written as 3D Slicer's ``<scan>.mrk.json`` beside each scan, whole or
 """
 
 import argparse
-import io
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from cbseg.click.scans import ClickScans, find
 from cbseg.click.server import ClickServer
 from cbseg.click.study import Study
 from cbseg.config import compose
+from cbseg.console import prepare_console
 from cbseg.data.annotation import ClassNames
 from cbseg.data.volume_scan import require_window
 from cbseg.errors import InputError
@@ -55,9 +55,7 @@ def serve(arguments: argparse.Namespace) -> ClickServer:
 def main() -> None:
     """Run the command line, until it is ended."""
     arguments = _parser().parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
+    prepare_console()
     keep_freed_memory()
     try:
         server = serve(arguments)

@@ -5,8 +5,6 @@ that cannot be read; and writes a contact sheet with mask outlines.
 """
 
 import argparse
-import io
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cbseg.config import build, compose
+from cbseg.console import prepare_console
 from cbseg.data.markups import SUFFIX, read_markups
 from cbseg.data.reading import reading
 from cbseg.data.scans import Scan, SliceData
@@ -145,9 +144,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="such as data.root=<folder> or experiment=demo")
     parser.add_argument("--sheet", type=Path, help="the contact sheet's file (default: check-<data>.png)")
     arguments = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names are bytes, and not always UTF-8
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stdout)
+    prepare_console(warn_on=sys.stdout)
     if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
         sys.exit(f"error: --sheet {arguments.sheet}: no such folder; make it first")
     try:

@@ -1,0 +1,17 @@
+"""What the command lines that look at people's files have in common."""
+
+import io
+import logging
+import sys
+from typing import TextIO
+
+
+def prepare_console(warn_on: TextIO | None = None) -> None:
+    """Print names of files that are not UTF-8 too, as names are bytes, and each warning as a line.
+
+    Args:
+        warn_on: Where warnings go; standard error by default.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=warn_on)
