@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 LAST = "last"
 """What to monitor where no score tells epochs apart: the last epoch's weights are taken."""
 
+_SHARE, _QUICK = 0.1, 0.5
+"""Of a run's time, writing its state may take so much; but what takes less than so many seconds is always written."""
+
 _REMEDY = (
     "The state_dict of each of trainer.callbacks may hold numbers, texts, lists, dicts and tensors alone. "
     "Remove the file, and the run begins anew"
@@ -41,6 +44,8 @@ class RunState(Checkpoint):
 
     A run that was killed goes on from ``last.ckpt``, which is written first and holds all that the others do. What it
     repeats of the epoch in which it died, it repeats exactly, as every random draw depends on seed and epoch alone.
+    Where writing takes long beside training, as the paper's network does on a GPU, the checkpoints are written after
+    the best epochs, the last one, and else so often that it takes a tenth of the time.
 
     Args:
         folder: The run's folder.
@@ -68,7 +73,8 @@ class RunState(Checkpoint):
         self.sitting: dict[str, Any] = {}
         self.earlier: list[dict[str, Any]] = []
         self.precision = ""
-        self._begun = 0.0
+        self._begun: float | None = None
+        self._written, self._took = 0.0, 0.0
 
     @property
     def epochs(self) -> int:
@@ -94,15 +100,12 @@ class RunState(Checkpoint):
             self._begun = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock, once a GPU has done what it was given."""
-        if trainer.sanity_checking:
-            return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        self.seconds += time.monotonic() - self._begun
+        """Stop the clock."""
+        self._stop_clock(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what the epoch gave; after all other callbacks, so that ``last.ckpt`` holds their states."""
+        self._stop_clock(pl_module)
         averages = {name: value.item() for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **averages}
         self.history.append(row)
@@ -112,14 +115,37 @@ class RunState(Checkpoint):
         improved = not self.best or self._value(row) > self._value(self.best)
         if improved:
             self.best = row
+        if trainer.strategy.broadcast(self._is_due(improved)):
+            self._write(trainer, improved)
+        if trainer.is_global_zero:
+            self.write_curves()
+        trainer.strategy.barrier()
+
+    def _is_due(self, improved: bool) -> bool:
+        """Tell whether the checkpoints are to be written after this epoch."""
+        if self.complete or (improved and self.monitor != LAST) or self._took < _QUICK:
+            return True
+        return time.monotonic() - self._written >= self._took * (1 / _SHARE - 1)
+
+    def _write(self, trainer: pl.Trainer, improved: bool) -> None:
+        begun = time.monotonic()
         part = _part(self.folder.last)
         trainer.save_checkpoint(part, weights_only=False)
         if trainer.is_global_zero:
             part.replace(self.folder.last)
             if improved:
                 self.write_best(read_last(self.folder))
-            self.write_curves()
-        trainer.strategy.barrier()
+        self._written = time.monotonic()
+        self._took = self._written - begun
+
+    def _stop_clock(self, pl_module: pl.LightningModule) -> None:
+        """Count the epoch's training, once a GPU has done what it was given; nothing if it was counted."""
+        if self._begun is None:
+            return
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.seconds += time.monotonic() - self._begun
+        self._begun = None
 
     def write_best(self, last: dict[str, Any]) -> None:
         """Write ``best.ckpt``, the weights in ``last.ckpt`` that were validated, which a callback may have averaged."""

@@ -16,6 +16,7 @@ from cbseg.data.covid_a import FOLDERS
 from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
 from cbseg.run_folder import BusyError, RunFolder
+from cbseg.run_state import RunState
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
 
@@ -81,6 +82,34 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(train, tmp_path, mo
     pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
     assert (folder / "last.ckpt").exists()
     assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(("monitor", "kept"), [("last", [1, 6]), ("val/dice", [1, 3, 6])])
+def test_where_writing_takes_long_it_is_done_for_the_best_epochs_and_the_last_and_a_killed_run_loses_nothing(
+    train, tmp_path, monkeypatch, monitor, kept
+):
+    written, real_write = [], RunState._write
+
+    def slow(self, trainer, improved):
+        real_write(self, trainer, improved)
+        written.append(self.epochs)
+        self._took = 60.0
+
+    settings = ["loss=pl", "trainer.max_epochs=6", "data.batch_size=3", f"selection.monitor={monitor}"]
+    if monitor != "last":
+        monkeypatch.setattr(RunState, "_value", lambda self, row: -abs(row["epoch"] - 3) if row["epoch"] != 2 else -9)
+    undisturbed = train(*settings, f"runs={tmp_path / 'undisturbed'}")
+    monkeypatch.setattr(RunState, "_write", slow)
+    with monkeypatch.context() as patch:
+        die_at(patch, 5, 0)
+        with pytest.raises(Killed):
+            train(*settings)
+    assert written == kept[:-1]
+    folder = train(*settings)
+    assert written[-1] == kept[-1]
+    assert {key: metrics(folder)[key] for key in SAME} == {key: metrics(undisturbed)[key] for key in SAME}
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), pd.read_csv(undisturbed / "metrics.csv"))
+    assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] + 1 == metrics(folder)["best_epoch"]
 
 
 def test_a_run_that_goes_on_in_another_precision_says_so(train, monkeypatch, caplog):
