@@ -1,12 +1,19 @@
-"""The exact flips and rotations t_k of the paper (§3), one code path for images, logits, masks and points."""
+"""The transforms t_k: the paper's exact flips and rotations (§3), zooms and changes of grey values."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from cbseg.data.preprocess import grey_values, normalised
 from cbseg.errors import ArgumentError
+from cbseg.losses.base import Batch
+from cbseg.points import IGNORE
+
+_MOST_ZOOM = 8
 
 
 @dataclass(frozen=True)
@@ -50,22 +57,124 @@ class FlipRotation:
 
 
 @dataclass(frozen=True)
-class RandomFlipRotation:
+class Zoom:
+    """Enlarge a part of an image to the image's size.
+
+    Args:
+        top, left: Where the part begins, pixels.
+        height, width: Its size, pixels.
+
+    Shape:
+        - input, output: :math:`(*, H, W)`.
+
+    >>> points = torch.tensor([[255, 1, 255, 255], [255, 255, 0, 255]])
+    >>> Zoom(top=0, left=1, height=2, width=2).points(points)
+    tensor([[255,   1, 255, 255],
+            [255, 255, 255,   0]])
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Enlarge an image or logits, bilinearly, or a mask of integers, by its nearest pixels."""
+        size = x.shape[-2:]
+        part = self._part(x).reshape(1, -1, self.height, self.width)
+        if part.is_floating_point():
+            return F.interpolate(part, size, mode="bilinear").reshape(x.shape)
+        return F.interpolate(part.float(), size, mode="nearest-exact").to(x.dtype).reshape(x.shape)
+
+    def points(self, points: Tensor) -> Tensor:
+        """Move points (H, W): each that lies in the part stays one pixel, amid what its pixel becomes."""
+        height, width = points.shape
+        rows, columns = (self._part(points) != IGNORE).nonzero(as_tuple=True)
+        moved = torch.full_like(points, IGNORE)
+        to = ((2 * rows + 1) * height // (2 * self.height), (2 * columns + 1) * width // (2 * self.width))
+        moved[to] = points[rows + self.top, columns + self.left]
+        return moved
+
+    def _part(self, x: Tensor) -> Tensor:
+        return x[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class GreyChange:
+    r"""Change grey values :math:`g`, 0 to 1, as another scanner or window would.
+
+    .. math:: g \to \Big[\big(g^\gamma - \tfrac12\big)\,c + \tfrac12 + b\Big]_0^1
+
+    Args:
+        gamma: :math:`\gamma`.
+        contrast: :math:`c`.
+        brightness: :math:`b`.
+
+    Shape:
+        - input, output: :math:`(3, H, W)`, normalised.
+    """
+
+    gamma: float
+    contrast: float
+    brightness: float
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Change an image's grey values."""
+        grey = grey_values(image[None]).clamp(0, 1) ** self.gamma
+        grey = ((grey - 0.5) * self.contrast + 0.5 + self.brightness).clamp(0, 1)
+        return normalised(grey)[0].to(image.dtype)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One of the set T: a flip and a rotation, then a zoom and a change of grey values, if there are."""
+
+    flip_rotation: FlipRotation
+    zoom: Zoom | None = None
+    grey: GreyChange | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Transform logits, or a mask."""
+        x = self.flip_rotation(x)
+        return x if self.zoom is None else self.zoom(x)
+
+    def image(self, image: Tensor) -> Tensor:
+        """Transform an image (3, H, W)."""
+        image = self(image)
+        return image if self.grey is None else self.grey(image)
+
+    def points(self, points: Tensor) -> Tensor:
+        """Transform points (H, W)."""
+        points = self.flip_rotation(points)
+        return points if self.zoom is None else self.zoom.points(points)
+
+
+@dataclass(frozen=True)
+class RandomTransform:
     """The set T of transforms (§3), sampled uniformly, one for each image (Alg. 1, line 6).
+
+    The paper flips and rotates. Beyond it, the network shall say of a part of the image, seen near by, what it says of
+    it amid the whole, and the same in other grey values.
 
     Args:
         flip: Whether every transform begins with a horizontal flip.
         rotations: The angles to choose from, in degrees, counter-clockwise; multiples of 90.
         image_size: The size of the images to come, (height, width) or one number for both. Given, it is
             checked at once that the rotations suit it.
+        zoom: How many times a part of the image, drawn at random, is enlarged at most; 1 leaves the image whole.
+        grey: How far grey values change at most: the gamma's logarithm and the contrast by so much, the brightness by
+            half of it; 0 leaves them.
 
     Raises:
-        InputError: If an angle is no multiple of 90, there is no angle, or 90° or 270° meets a size that is not square.
+        InputError: If an angle is no multiple of 90, there is no angle, 90° or 270° meets a size that is not square, or
+            the zoom is not from 1 to 8, or the change of grey values not from 0 to 1.
     """
 
     flip: bool = True
     rotations: Sequence[int] = (0,)
     image_size: int | Sequence[int] | None = None
+    zoom: float = 1.0
+    grey: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -79,17 +188,47 @@ class RandomFlipRotation:
                 f"rotations={angles}: an image of {list(size)} pixels is not square, and would change its shape; "
                 "give [0,180], take loss=cb_flip, or train on square images (data.image_size)"
             )
+        if not (isinstance(self.zoom, int | float) and 1 <= self.zoom <= _MOST_ZOOM):
+            raise ArgumentError(f"zoom={self.zoom}: give a number from 1 (the whole image) to {_MOST_ZOOM}")
+        if not (isinstance(self.grey, int | float) and 0 <= self.grey <= 1):
+            raise ArgumentError(f"grey={self.grey}: give a number from 0 (grey values stay) to 1")
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> list[FlipRotation]:
-        """Draw ``count`` transforms; equal generators give equal draws."""
+    def sample(self, count: int, size: Sequence[int], generator: torch.Generator | None = None) -> list[Transform]:
+        """Draw ``count`` transforms of images of a size (height, width); equal generators give equal draws."""
         chosen = torch.randint(len(self.rotations), (count,), generator=generator).tolist()
-        return [FlipRotation(self.flip, self.rotations[k] // 90 % 4) for k in chosen]
+        zooms: list[Zoom | None] = [None] * count
+        greys: list[GreyChange | None] = [None] * count
+        if self.zoom > 1:
+            zooms = [self._zoom(size, *x) for x in torch.rand(count, 3, generator=generator).tolist()]
+        if self.grey > 0:
+            greys = [self._grey(*x) for x in torch.rand(count, 3, generator=generator).tolist()]
+        flips = [FlipRotation(self.flip, self.rotations[k] // 90 % 4) for k in chosen]
+        return [Transform(*parts) for parts in zip(flips, zooms, greys, strict=True)]
+
+    def _zoom(self, size: Sequence[int], times: float, down: float, right: float) -> Zoom:
+        """Choose a part of an image by three numbers from 0 to 1: its size, and where it lies."""
+        height, width = (round(side / (1 + (self.zoom - 1) * times)) for side in size)
+        return Zoom(int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1)), height, width)
+
+    def _grey(self, *numbers: float) -> GreyChange:
+        """Choose how grey values change by three numbers from 0 to 1."""
+        gamma, contrast, brightness = ((2 * x - 1) * self.grey for x in numbers)
+        return GreyChange(math.exp(gamma), 1 + contrast, brightness / 2)
 
 
-def apply_each(transforms: Sequence[FlipRotation], batch: Tensor) -> Tensor:
+def apply_each(transforms: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
     """Apply each image's own transform.
 
     Shape:
         - batch: :math:`(B, *, H, W)` with B transforms; output: the same shape.
     """
     return torch.stack([transform(x) for transform, x in zip(transforms, batch, strict=True)])
+
+
+def second_view(transforms: Sequence[Transform], batch: Batch) -> Batch:
+    """Return t(X) and t(Y) of a batch's ``image``, ``mask`` and ``points`` (Alg. 1, line 7), a t for each image."""
+    return {
+        "image": apply_each([t.image for t in transforms], batch["image"]),
+        "mask": apply_each(transforms, batch["mask"]),
+        "points": apply_each([t.points for t in transforms], batch["points"]),
+    }

@@ -10,7 +10,7 @@ from cbseg.losses.consistency import Consistency
 from cbseg.losses.lcfcn import LCFCNLoss
 from cbseg.losses.point import PointLoss
 from cbseg.models.fcn8 import FCN8
-from cbseg.transforms import RandomFlipRotation
+from cbseg.transforms import RandomTransform
 from experiments import bench, step_profile
 from experiments.benchmarks import prediction, training
 
@@ -34,7 +34,7 @@ def test_one_pass_over_both_views_gives_the_loss_and_gradients_of_two(supervised
     points = torch.full((3, 32, 32), 255, dtype=torch.uint8)
     points[:, 4:28:8, 5], points[:, 4:28:8, 20] = 1, 0
     batch = {"image": torch.randn(3, 3, 32, 32).double(), "mask": (points == 1).long(), "points": points}
-    loss = Consistency(supervised, RandomFlipRotation(True, [0, 90, 180, 270]), weight=2.0)
+    loss = Consistency(supervised, RandomTransform(True, [0, 90, 180, 270]), weight=2.0)
     terms = {}
     for name, passes in {"one": loss, "two": lambda *some: training.two_passes(net, loss, *some[1:])}.items():
         net.zero_grad()

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from cbseg.losses.consistency import Consistency
 from cbseg.losses.lcfcn import TERMS, LCFCNLoss, lcfcn_loss, lcfcn_terms
-from cbseg.transforms import RandomFlipRotation
+from cbseg.transforms import RandomTransform
 from experiments.benchmarks.lcfcn_oracle import lcfcn_oracle
 
 IGNORE = 255
@@ -184,7 +184,7 @@ def test_cb_lcfcn_is_the_consistency_wrapper_around_it():
     image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     points = torch.stack([points_at((16, 16), (3, 4), (12, 12)), points_at((16, 16), (8, 1))])
     batch = {"image": image, "mask": (points == 1).long(), "points": points}
-    loss = Consistency(LCFCNLoss(), RandomFlipRotation(flip=True, rotations=[0], image_size=16), weight=2.0)
+    loss = Consistency(LCFCNLoss(), RandomTransform(flip=True, rotations=[0], image_size=16), weight=2.0)
     terms = loss(net, batch, torch.Generator().manual_seed(0))
     assert set(terms) == {"loss", *TERMS, "consistency", "inconsistency"}
     alone = sum(terms[name].item() for name in TERMS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.transform import resize
 
 from cbseg.config import compose
 from cbseg.errors import InputError
@@ -14,7 +15,7 @@ from cbseg.losses.consistency import Consistency, consistency_loss
 from cbseg.losses.point import PointLoss, grow_clicks, grown_point_loss, point_loss
 from cbseg.losses.supervised import WeightedBCEIoULoss, weighted_bce_iou_loss
 from cbseg.points import IGNORE
-from cbseg.transforms import FlipRotation, RandomFlipRotation, apply_each
+from cbseg.transforms import FlipRotation, RandomTransform, Transform, Zoom, apply_each
 
 
 def probabilities(logits):
@@ -90,8 +91,8 @@ def test_consistency_loss_equals_its_formula(seed, compare):
 
 @pytest.mark.parametrize(
     "transforms",
-    [RandomFlipRotation(), RandomFlipRotation(rotations=(0, 90, 180, 270))],
-    ids=["flip", "fliprot"],
+    [RandomTransform(), RandomTransform(rotations=(0, 90, 180, 270)), RandomTransform(zoom=3, grey=0.3)],
+    ids=["flip", "fliprot", "zoom-grey"],
 )
 def test_cb_is_both_views_point_losses_plus_lambda_times_inconsistency(transforms):
     """Alg. 1, view by view and image by image, with a network that commutes with no transform."""
@@ -101,11 +102,11 @@ def test_cb_is_both_views_point_losses_plus_lambda_times_inconsistency(transform
     batch = {"image": image, "mask": torch.tensor(mask), "points": torch.tensor(points)}
     terms = Consistency(PointLoss(), transforms, weight=0.7)(net, batch, torch.Generator().manual_seed(5))
     expected = 0.0
-    for k, t in enumerate(transforms.sample(4, torch.Generator().manual_seed(5))):
-        plain, view = net(image[k][None]), net(t(image[k])[None])
+    for k, t in enumerate(transforms.sample(4, (8, 8), torch.Generator().manual_seed(5))):
+        plain, view = net(image[k][None]), net(t.image(image[k])[None])
         expected += point_oracle(plain.detach().numpy(), points[k][None]) / 4
-        expected += point_oracle(view.detach().numpy(), t(torch.tensor(points[k])).numpy()[None]) / 4
-        difference = t(plain.softmax(1))[:, 1] - view.softmax(1)[:, 1]
+        expected += point_oracle(view.detach().numpy(), t.points(torch.tensor(points[k])).numpy()[None]) / 4
+        difference = t(plain).softmax(1)[:, 1] - view.softmax(1)[:, 1]
         expected += 0.7 * difference.abs().mean().item() / 4
     assert terms["loss"].item() == pytest.approx(expected, abs=1e-10)
     assert terms["consistency"].item() == pytest.approx(0.7 * terms["inconsistency"].item())
@@ -124,7 +125,7 @@ def test_gradients_flow_through_both_branches():
     image = torch.randn(1, 3, 4, 4)
     nothing = torch.full((1, 4, 4), IGNORE)
     batch = {"image": image, "mask": torch.zeros(1, 4, 4), "points": nothing}
-    Consistency(PointLoss(), RandomFlipRotation())(net, batch)["loss"].backward()
+    Consistency(PointLoss(), RandomTransform())(net, batch)["loss"].backward()
     assert (net.scale.grad.abs() > 0).all()
 
 
@@ -208,22 +209,54 @@ def test_every_flip_and_rotation_is_exact_and_undone_by_its_inverse():
 def test_transforms_act_alike_on_images_logits_masks_and_points():
     mask = torch.zeros(4, 6, 6, dtype=torch.uint8)
     mask[:, 1, 2] = 1
-    transforms = RandomFlipRotation(rotations=(0, 90, 180, 270)).sample(4, torch.Generator().manual_seed(0))
+    transforms = RandomTransform(rotations=(0, 90, 180, 270)).sample(4, (6, 6), torch.Generator().manual_seed(0))
     image = mask[:, None].float().expand(4, 3, 6, 6)
     assert apply_each(transforms, image).equal(apply_each(transforms, mask)[:, None].float().expand(4, 3, 6, 6))
+    assert apply_each([t.points for t in transforms], mask).equal(apply_each(transforms, mask))
+
+
+def test_a_zoom_shows_a_part_as_scikit_image_would_enlarge_it():
+    image = torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    zoom = Zoom(top=2, left=5, height=6, width=10)
+    part = image[:, 2:8, 5:15].numpy()
+    assert zoom(image).numpy() == pytest.approx(np.stack([resize(x, (12, 20), 1, mode="edge") for x in part]))
+    mask = (image[0] > 0.5).to(torch.uint8)
+    assert zoom(mask).equal(mask[2:8, 5:15].repeat_interleave(2, 0).repeat_interleave(2, 1))
+    whole = Zoom(0, 0, 12, 20)
+    assert whole(image).equal(image)
+    assert whole.points(mask).equal(mask)
+
+
+def test_zoomed_points_stay_single_and_on_their_regions():
+    drawn = RandomTransform(rotations=(0, 90, 180, 270), zoom=3).sample(200, (40, 40), torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    sides = set()
+    for t in drawn:
+        mask = torch.from_numpy(rng.random((40, 40)) < 0.4).to(torch.uint8)
+        points = torch.where(torch.from_numpy(rng.random((40, 40)) < 0.05), mask, IGNORE)
+        moved = t.points(points)
+        there = moved != IGNORE
+        assert moved[there].equal(t(mask)[there])
+        seen = t.flip_rotation(points)[t.zoom.top :, t.zoom.left :][: t.zoom.height, : t.zoom.width]
+        assert (seen != IGNORE).sum() == there.sum()
+        assert t.zoom.top + t.zoom.height <= 40
+        assert t.zoom.left + t.zoom.width <= 40
+        sides.add(t.zoom.height)
+    assert min(sides) == 13
+    assert max(sides) >= 39
 
 
 def test_all_four_rotations_after_a_flip_are_drawn_alike_often():
-    drawn = RandomFlipRotation(rotations=(0, 90, 180, 270)).sample(4000, torch.Generator().manual_seed(0))
-    counts = [drawn.count(FlipRotation(True, k)) for k in range(4)]
+    drawn = RandomTransform(rotations=(0, 90, 180, 270)).sample(4000, (6, 6), torch.Generator().manual_seed(0))
+    counts = [drawn.count(Transform(FlipRotation(True, k))) for k in range(4)]
     assert sum(counts) == 4000
     assert min(counts) > 900
 
 
 def test_quarter_turns_of_images_that_are_not_square_are_refused_at_once():
     with pytest.raises(InputError, match="not square"):
-        RandomFlipRotation(rotations=(0, 90), image_size=(352, 288))
-    assert RandomFlipRotation(rotations=(0, 180), image_size=(352, 288)).rotations == (0, 180)
+        RandomTransform(rotations=(0, 90), image_size=(352, 288))
+    assert RandomTransform(rotations=(0, 180), image_size=(352, 288)).rotations == (0, 180)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -240,10 +273,13 @@ def test_the_released_consistency_is_that_of_one_logit_the_difference_of_ours(se
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Consistency(PointLoss(), RandomFlipRotation(), compare="probz"), "probs, logits"),
-        (lambda: Consistency(PointLoss(), RandomFlipRotation(), weight=-1), "λ"),
+        (lambda: Consistency(PointLoss(), RandomTransform(), compare="probz"), "probs, logits"),
+        (lambda: Consistency(PointLoss(), RandomTransform(), weight=-1), "λ"),
         (lambda: PointLoss("pixel"), "image, batch"),
-        (lambda: RandomFlipRotation(rotations=(0, 45)), "multiples of 90"),
+        (lambda: RandomTransform(rotations=(0, 45)), "multiples of 90"),
+        (lambda: RandomTransform(grey=2), "grey=2: give a number from 0"),
+        (lambda: RandomTransform(zoom=0.5), "zoom=0.5: give a number from 1"),
+        (lambda: RandomTransform(zoom="much"), "zoom=much: give a number from 1"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused_with_what_does(make, message):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cbseg.errors import ArgumentError, check_choice
 from cbseg.losses.base import Batch, Net, SupervisedLoss, Terms, with_total
-from cbseg.transforms import RandomFlipRotation, apply_each
+from cbseg.transforms import RandomTransform, apply_each, second_view
 
 
 def consistency_loss(first: Tensor, second: Tensor, compare: str = "probs") -> Tensor:
@@ -58,7 +58,7 @@ class Consistency(nn.Module):
     def __init__(
         self,
         supervised: SupervisedLoss,
-        transforms: RandomFlipRotation,
+        transforms: RandomTransform,
         weight: float = 1.0,
         compare: str = "probs",
     ) -> None:
@@ -86,8 +86,9 @@ class Consistency(nn.Module):
             The supervised terms, each summed over both views; ``consistency``, times λ; their total; and
             ``inconsistency``, without λ, to watch.
         """
-        transforms = self.transforms.sample(len(batch["image"]), generator)
-        view = {key: apply_each(transforms, batch[key]) for key in ("image", "mask", "points")}
+        images, size = len(batch["image"]), batch["points"].shape[1:]
+        transforms = self.transforms.sample(images, size, generator)
+        view = second_view(transforms, batch)
         logits, view_logits = net(torch.cat([batch["image"], view["image"]])).chunk(2)
         terms, view_terms = self.supervised.terms(logits, batch), self.supervised.terms(view_logits, view)
         inconsistency = consistency_loss(apply_each(transforms, logits), view_logits, self.compare)

@@ -27,7 +27,7 @@ from cbseg.metrics import count_pixels
 from cbseg.module import predict_mask
 from cbseg.parts import build_module
 from cbseg.trainer import build_trainer
-from cbseg.transforms import apply_each
+from cbseg.transforms import apply_each, second_view
 from experiments.benchmarks.noise import SIZE, NoiseScan
 
 BATCH = 8  # §4.2
@@ -152,8 +152,8 @@ def two_passes(net: nn.Module, loss: nn.Module, batch: dict[str, Tensor], genera
         terms: Terms = loss(net, batch, generator)
         return terms
     supervised: SupervisedLoss = loss.supervised
-    transforms = loss.transforms.sample(len(batch["image"]), generator)
-    view = {key: apply_each(transforms, value) for key, value in batch.items()}
+    transforms = loss.transforms.sample(len(batch["image"]), batch["points"].shape[1:], generator)
+    view = second_view(transforms, batch)
     logits, view_logits = net(batch["image"]), net(view["image"])
     terms, view_terms = supervised.terms(logits, batch), supervised.terms(view_logits, view)
     inconsistency = consistency_loss(apply_each(transforms, logits), view_logits, loss.compare)
