@@ -215,6 +215,17 @@ def test_transforms_act_alike_on_images_logits_masks_and_points():
     assert apply_each([t.points for t in transforms], mask).equal(apply_each(transforms, mask))
 
 
+def test_smoothed_labels_are_least_where_the_network_is_as_sure_as_they():
+    points = torch.tensor([[[1, 0, IGNORE]]])
+    assert point_loss(torch.zeros(1, 2, 1, 3), points, smoothing=0.2).item() == pytest.approx(math.log(2))
+    logits = torch.tensor([[[[0.0, math.log(9), 5.0]], [[math.log(9), 0.0, 0.0]]]], requires_grad=True)
+    for loss in (PointLoss(smoothing=0.2), PointLoss(smoothing=0.2, radius=0.1)):
+        terms = loss.terms(logits, {"points": points})
+        (gradient,) = torch.autograd.grad(terms["point"], logits)
+        assert terms["point"].item() == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+        assert gradient.abs().max() < 1e-6
+
+
 def test_a_zoom_shows_a_part_as_scikit_image_would_enlarge_it():
     image = torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     zoom = Zoom(top=2, left=5, height=6, width=10)
@@ -277,6 +288,7 @@ def test_the_released_consistency_is_that_of_one_logit_the_difference_of_ours(se
         (lambda: Consistency(PointLoss(), RandomTransform(), weight=-1), "λ"),
         (lambda: PointLoss("pixel"), "image, batch"),
         (lambda: RandomTransform(rotations=(0, 45)), "multiples of 90"),
+        (lambda: PointLoss(smoothing=1), "smoothing=1: give a share"),
         (lambda: RandomTransform(grey=2), "grey=2: give a number from 0"),
         (lambda: RandomTransform(zoom=0.5), "zoom=0.5: give a number from 1"),
         (lambda: RandomTransform(zoom="much"), "zoom=much: give a number from 1"),
