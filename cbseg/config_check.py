@@ -8,14 +8,12 @@ from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.run_state import LAST
 from cbseg.wandb_log import wandb_mode
 
-_ONCE = "each epoch is validated once, as the best of all is selected"
 _WHOLE = (
     "a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one that was interrupted goes on"
 )
 _SHARED = "the datamodule orders the slices and shares them out"
 _NOT_TAKEN = {
-    "check_val_every_n_epoch": _ONCE,
-    "val_check_interval": _ONCE,
+    "val_check_interval": "validation comes after an epoch",
     "max_steps": _WHOLE,
     "min_steps": _WHOLE,
     "max_time": _WHOLE,
@@ -65,6 +63,13 @@ def check_config(config: DictConfig) -> None:
         check_whole("selection.patience", patience, least=1)
         if monitor == LAST:
             raise InputError(f"selection.patience={patience}: waits for a score, and selection.monitor=last has none")
+    every = trainer.get("check_val_every_n_epoch", 1)
+    check_whole("trainer.check_val_every_n_epoch", every, least=1)
+    if every > 1 and (monitor != LAST or trainer.max_epochs % every):
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={every}: each epoch is validated, as the best of all is selected; leave it "
+            f"out, or take selection.monitor=last and a divisor of trainer.max_epochs={trainer.max_epochs}"
+        )
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}: {why}; leave it out")

@@ -107,6 +107,8 @@ class RunState(Checkpoint):
         """Write what the epoch gave; after all other callbacks, so that ``last.ckpt`` holds their states."""
         self._stop_clock(pl_module)
         averages = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):  # an earlier epoch's are still there
+            averages = {name: value for name, value in averages.items() if not name.startswith("val/")}
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **averages}
         self.history.append(row)
         self.stopping = trainer.should_stop

@@ -39,7 +39,11 @@ def command_line(*arguments, monkeypatch, capsys):
         ("model.padding=valid", ["model.padding=valid", "same, caffe"]),
         ("data.image_size=[352,288]", ["loss.transforms.rotations", "not square"]),
         ("selection.monitor=val/dise", ["val/dice, val/iou"]),
-        ("+trainer.check_val_every_n_epoch=5", ["trainer.check_val_every_n_epoch", "leave it out"]),
+        ("+trainer.check_val_every_n_epoch=5", ["trainer.check_val_every_n_epoch=5", "selection.monitor=last"]),
+        (
+            "selection.monitor=last +trainer.check_val_every_n_epoch=3 trainer.max_epochs=10",
+            ["trainer.check_val_every_n_epoch=3", "a divisor of trainer.max_epochs=10"],
+        ),
         ("+trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
         ("+trainer.max_steps=100", ["trainer.max_steps", "trainer.max_epochs"]),
         ("+trainer.max_time=00:12:00:00", ["trainer.max_time", "goes on"]),

@@ -144,6 +144,9 @@ def test_the_last_epoch_is_selected_where_no_score_shall(train):
     assert found["best_epoch"] == 3
     assert found["last"]["test"] == found["test"]
     assert found["val"] == {"val/dice": pytest.approx(log_of(folder)["val/dice"][-1])}
+    seldom = train("loss=full", "trainer.max_epochs=4", "selection.monitor=last", "+trainer.check_val_every_n_epoch=2")
+    assert [len(log_of(seldom)[score]) for score in ("train/loss", "val/dice")] == [4, 2]
+    assert metrics(seldom)["images_per_second"] > 0
     with pytest.raises(InputError, match="selection.patience=3.*selection.monitor=last"):
         train("loss=full", "selection.monitor=last", "selection.patience=3")
 
