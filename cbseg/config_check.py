@@ -67,8 +67,8 @@ def check_config(config: DictConfig) -> None:
     check_whole("trainer.check_val_every_n_epoch", every, least=1)
     if every > 1 and (monitor != LAST or trainer.max_epochs % every):
         raise InputError(
-            f"trainer.check_val_every_n_epoch={every}: each epoch is validated, as the best of all is selected; leave it "
-            f"out, or take selection.monitor=last and a divisor of trainer.max_epochs={trainer.max_epochs}"
+            f"trainer.check_val_every_n_epoch={every}: each epoch is validated, as the best of all is selected; leave "
+            f"it out, or take selection.monitor=last and a divisor of trainer.max_epochs={trainer.max_epochs}"
         )
     for key, why in _NOT_TAKEN.items():
         if key in trainer:
