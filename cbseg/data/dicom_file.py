@@ -1,21 +1,36 @@
 """One DICOM file: its tags and its pixels, whatever encodes them."""
 
+import logging
+import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.encaps import generate_frames, get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from cbseg.data.codestream import Claim, read_claim
 from cbseg.data.reading import reading
 from cbseg.errors import InputError
 
 _MOST_INFLATED = 2**30  # bytes, of a deflated file
 _META = 132 + 12  # bytes before the file meta group: preamble, prefix, and its length
+_OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+_DECODERS = {  # those that end no process, where there is a choice
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
+    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys(uid.JPEGLSTransferSyntaxes, "pyjpegls"),
+    **dict.fromkeys((*uid.JPEG2000TransferSyntaxes, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), "pylibjpeg"),
+}
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs tracebacks of what is told as one error
 
 
 def read_header(path: Path) -> pydicom.Dataset:
@@ -51,14 +66,20 @@ def read_stored(path: Path, tags: pydicom.Dataset, frame: int | None = None) -> 
         - output: :math:`(H, W)`, as stored; bits beyond BitsStored, such as old overlays, are left out.
 
     Raises:
-        InputError: If they cannot be decoded, or are not one slice of numbers.
+        InputError: If they cannot be decoded, are not one slice of numbers, or a codestream claims another size than
+            the tags; nothing is decoded then.
     """
     with reading(path, "its pixels cannot be decoded"):
+        decoder = _DECODERS.get(tags.file_meta.TransferSyntaxUID, "")
         if frame is None:
             dataset = _read(path)
-            stored = pixel_array(dataset)
+            if decoder:
+                _require_claims(path, tags, generate_frames(dataset.PixelData, number_of_frames=1))
+            stored = pixel_array(dataset, decoding_plugin=decoder)
         else:
-            stored = pixel_array(path, index=frame)
+            if decoder:
+                _require_claims(path, tags, [_frame(path, frame)])
+            stored = pixel_array(path, index=frame, decoding_plugin=decoder)
         bits, signed = int(tags.get("BitsStored") or 16), int(tags.get("PixelRepresentation") or 0)
         if not signed and bits < 8 * stored.dtype.itemsize:
             stored = stored & stored.dtype.type(2**bits - 1)
@@ -81,6 +102,25 @@ def _read(path: Path, **how: Any) -> pydicom.Dataset:
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     return dataset
+
+
+def _frame(path: Path, frame: int) -> bytes:
+    """Return one frame of a compressed multi-frame file as it is stored."""
+    with path.open("rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["NumberOfFrames", *_OFFSETS])
+        offsets = tuple(header[key].value for key in _OFFSETS) if _OFFSETS[0] in header else None
+        file.seek(12, os.SEEK_CUR)  # tag, value representation and length of PixelData
+        return get_frame(file, frame, number_of_frames=int(header.NumberOfFrames), extended_offsets=offsets)
+
+
+def _require_claims(path: Path, tags: pydicom.Dataset, streams: Iterable[bytes]) -> None:
+    """Refuse a codestream that claims other pixels than the tags."""
+    allocated = int(tags.BitsAllocated)
+    right = Claim(int(tags.Rows), int(tags.Columns), int(tags.get("SamplesPerPixel") or 1), allocated)
+    for stream in streams:
+        claim = read_claim(stream)
+        if claim[:3] != right[:3] or claim.bits > allocated:
+            raise InputError(f"{path}: its codestream holds {claim}, its header claims {right}; export it again")
 
 
 def _require_bounded(path: Path) -> None:

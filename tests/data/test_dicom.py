@@ -14,9 +14,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLSLossless,
     MediaStorageDirectoryStorage,
-    RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
@@ -70,15 +68,6 @@ def test_slices_come_from_foot_to_head_in_hu_whatever_their_names(drawn, series)
     assert volume.spacing == pytest.approx((300 / 21, 350 / 64, 350 / 64), rel=1e-3)
     for k in range(21):
         assert (volume.slice(k) == drawn[1][k]).all()
-
-
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
-def test_compressed_series_read_the_same(drawn, series, syntax):
-    for path in series.iterdir():
-        dataset = pydicom.dcmread(path)
-        dataset.compress(syntax)
-        dataset.save_as(path)
-    assert (read(series).slice(3) == drawn[1][3]).all()
 
 
 def test_a_series_stored_upside_down_is_turned_upright(drawn, series):
@@ -465,24 +454,6 @@ def test_a_multi_frame_file_without_places_and_frames_too_few_say_the_way_out(se
     edit(path, NumberOfFrames=21, PerFrameFunctionalGroupsSequence=None)
     with pytest.raises(InputError, match=r"x\.dcm: is a multi-frame file \(21 .*export it as a file for each slice"):
         DicomSeries([path], "x")
-
-
-@pytest.mark.parametrize("kind", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
-def test_jpeg_lossless_reads_the_same(drawn, series, kind):
-    gdcm = pytest.importorskip("gdcm")
-    for path in series.iterdir():
-        reader, writer = gdcm.ImageReader(), gdcm.ImageWriter()
-        reader.SetFileName(str(path))
-        assert reader.Read()
-        change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, kind)))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer.SetFileName(str(path))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        assert writer.Write()
-    assert (read(series).slice(3) == drawn[1][3]).all()
 
 
 def beside(series, name, **tags):
