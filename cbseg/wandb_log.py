@@ -97,9 +97,30 @@ class RunLogger(WandbLogger):
         self.folder, self.pictures, self.timeout = folder, pictures, timeout
         self.works = True
 
+    def begin(self, history: Sequence[dict[str, float]]) -> None:
+        """Tell W&B of the epochs so far, where it does not know them."""
+
+        def tell() -> None:
+            self.experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            for row in () if self.experiment.resumed else history:
+                # as Lightning logs them, its epochs counted from 0
+                self.experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
+
+        self._attempt(tell)
+
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Log numbers or pictures by name."""
         self._attempt(lambda: super(RunLogger, self).log_metrics(metrics, step))
+
+    def log_pictures(self, name: str, make: Callable[[], list[wandb.Image]], step: int) -> None:
+        """Make pictures and log them under a name; where they cannot be made, no more are tried."""
+        try:
+            pictures = make()
+        except Exception as error:  # the temporary folder, where W&B writes them, is full or was cleared, say
+            self.pictures = False
+            log.warning("W&B gets no pictures (%s); those of test slices are in slices/", error)
+            return
+        self.log_metrics({name: pictures}, step)
 
     def end(self, failed: bool) -> None:
         """Tell W&B whether the run ended well, and wait for it within the time limit."""
@@ -176,20 +197,17 @@ def start_logger(
         experiment = experiment or _start(job, "offline", timeout, where)
     except (wandb.errors.Error, OSError) as error:
         raise InputError(f"{files}: W&B cannot start ({error}); logger=csv goes without it") from error
-    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    if not experiment.resumed:  # W&B knows nothing of the epochs so far
-        for row in history:
-            # as Lightning logs them, its epochs counted from 0
-            experiment.log({**row, "trainer/global_step": row["step"], "epoch": row["epoch"] - 1})
+    shows = pictures is True or (pictures == "auto" and (experiment.offline or mode == "online"))
     if experiment.offline:
         log.info("W&B: nothing leaves this machine; `wandb sync %s/offline-run-*` would upload it", files)
         for dead in set(files.glob("offline-run-*")) - {Path(experiment.dir).parent}:  # of processes that died
-            shutil.rmtree(dead)
-        return RunLogger(experiment, files, pictures is not False, timeout)
-    shows = pictures is True or (pictures == "auto" and mode == "online")
-    what = "scores, config, command line" + (", and validation slices with their names" if shows else "; no pictures")
-    log.info("W&B: to %s go %s", experiment.url, what)
-    return RunLogger(experiment, files, shows, timeout)
+            shutil.rmtree(dead, ignore_errors=True)
+    else:
+        too = ", and validation slices with their names" if shows else "; no pictures"
+        log.info("W&B: to %s go scores, config, command line%s", experiment.url, too)
+    logger = RunLogger(experiment, files, shows, timeout)
+    logger.begin(history)
+    return logger
 
 
 def _start(job: Job, mode: str, timeout: float, where: dict[str, str | None]) -> Any:

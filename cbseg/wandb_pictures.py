@@ -48,8 +48,11 @@ class ValidationOverlays(pl.Callback):
         if self.slices and isinstance(trainer.logger, RunLogger):
             height, width = np.max([arrays["truth"].shape for _, arrays in self.slices], axis=0)
             classes = trainer.datamodule.class_names  # type: ignore[attr-defined]
-            images = [mask_image(name, classes, (height, width), **arrays) for name, arrays in self.slices]
-            trainer.logger.log_metrics({"val/overlays": images}, trainer.global_step)
+            trainer.logger.log_pictures(
+                "val/overlays",
+                lambda: [mask_image(name, classes, (height, width), **arrays) for name, arrays in self.slices],
+                trainer.global_step,
+            )
         self.slices = []
 
 

@@ -211,6 +211,15 @@ def test_where_wandbs_service_dies_the_run_goes_on_without_it(server, covid_a, s
     assert is_finished(folder)
 
 
+def test_pictures_that_cannot_be_made_end_neither_a_run_nor_its_curves_in_wandb(train, server, monkeypatch, caplog):
+    gone = "wandb.sdk.data_types._private.MEDIA_TMP.name"  # as where /tmp is full, or cleared during a long sweep
+    monkeypatch.setattr(gone, "/nowhere")
+    assert is_finished(train(*LOGGED, "logger.pictures=true"))
+    assert str(told(caplog)).count("W&B gets no pictures ([Errno 2] No such file") == 1
+    assert not [path for path in server.paths() if path.endswith(".png")]
+    assert '"exitcode":0' in server.text().replace(" ", "")
+
+
 def test_names_are_as_long_as_wandb_takes_them_and_the_project_is_that_of_the_environment(train, server, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "lungs")
     train(*LOGGED, "loss.reduction=batch", "optim.lr=0.00012345")
