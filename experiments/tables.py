@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cbseg.folds import pool_folds
-from cbseg.metrics import COUNTS, segmentation_scores
+from cbseg.metrics import COUNTS, SURFACE_SCORES, segmentation_scores
 from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message, parse_with_runs
 from experiments.table_format import Cell, Table
@@ -34,6 +34,7 @@ COLUMNS = {
     "segmentation": {"dice": "Dice", "iou": "IoU", "ppv": "PPV", "sens": "Sens.", "spec": "Spec."},
     "counting": {"mae": "MAE", "game": "GAME(4)"},
 }
+SURFACE_COLUMNS = {"dice_mean": "Dice, mean", "hd95": "HD95", "nsd1": "NSD(1)", "nsd2": "NSD(2)"}
 PAPER_LOSSES = {"segmentation": ("full", "pl", "cb_flip", "cb_fliprot"), "counting": ("pl", "lcfcn", "cb_lcfcn")}
 STATISTICS = {
     "cases": "Cases",
@@ -116,6 +117,24 @@ def class_table(data: str, setting: Setting) -> Table | None:
     return Table(f"table_{data}_classes", caption, "Loss function: class", rows, DIGITS)
 
 
+def surface_table(data: str, setting: Setting) -> Table | None:
+    """Make a table of surface scores, of a dataset of which runs measured them (``metrics.surface=true``)."""
+    found = setting.by_seed().get(data, {})
+    rows = {}
+    for loss, title in titles(found).items():
+        runs = {seed: setting.results[run].test for seed, run in found[loss].items()}
+        if measured := {seed: test for seed, test in runs.items() if SURFACE_SCORES[0] in test}:
+            rows[title] = {
+                column: Cell({seed: test.get(score) for seed, test in measured.items()}, None)
+                for score, column in SURFACE_COLUMNS.items()
+            }
+    if not rows:
+        return None
+    over = _over(len(next(iter(cells.values())).ours) for cells in rows.values())
+    caption = f"{data} surfaces, HD95 in pixels, surface Dice (NSD) at 1 and 2 pixels, ours, {over}"
+    return Table(f"table_{data}_surface", caption, "Loss function", rows, DIGITS, with_paper=False)
+
+
 def _scores_of(run: Result, k: int) -> dict[str, float | None]:
     """Return a run's scores of its foreground class ``k``, from 0; None where one is undefined."""
     counts = torch.tensor([run.counts[name][k] for name in COUNTS])[:, None]
@@ -144,13 +163,14 @@ def _over(seeds: Iterable[int]) -> str:
 
 
 def tables(setting: Setting) -> list[Table]:
-    """Make the paper's tables from the runs of one setting, then those of other datasets, and of classes apart."""
+    """Make the paper's tables from the runs of one setting, then those of other datasets, of classes, and of surfaces."""
     found = setting.by_seed()
     shown = [statistics_table(setting)]
     for kind in COLUMNS:
         others = sorted(found.keys() - PAPER[kind].keys())
         shown += [scores_table(kind, data, setting) for data in [*PAPER[kind], *others]]
-    return shown + list(filter(None, (class_table(data, setting) for data in sorted(found))))
+    more = (make(data, setting) for data in sorted(found) for make in (class_table, surface_table))
+    return shown + list(filter(None, more))
 
 
 def write(runs: Path, last: bool = False, out: Path | None = None) -> str:

@@ -200,6 +200,22 @@ def test_kinds_of_infection_have_scores_of_their_own(tmp_path):
     assert "by class" not in tables.write(write_one(tmp_path / "other"))
 
 
+def test_surface_scores_have_a_table_of_their_own_where_runs_measured_them(tmp_path):
+    surface = {"dice_mean": 0.5, "hd95": 12.345, "nsd1": 0.25, "nsd2": 0.5}
+    finished(tmp_path, "covidA", "pl", 0, 0.6, **surface)
+    finished(tmp_path, "covidA", "pl", 1, 0.6)
+    finished(tmp_path, "covidA", "full", 1, 0.6)
+    finished(tmp_path, "mine", "pl", 0, 0.6)
+    markdown = tables.write(tmp_path)
+    assert "**covidA surfaces, HD95 in pixels, surface Dice (NSD) at 1 and 2 pixels, ours, 1 seed**" in markdown
+    shown = pd.read_csv(tmp_path / "tables/defaults/table_covidA_surface.csv", index_col=0)
+    assert shown.loc["Point loss (PL)", ["HD95 ours", "NSD(1) ours", "NSD(2) ours", "HD95 n"]].tolist() == [
+        12.345, 0.25, 0.5, 1,
+    ]  # fmt: skip
+    assert shown.index.tolist() == ["Point loss (PL)"]
+    assert "mine surfaces" not in markdown
+
+
 def write_one(runs):
     finished(runs, "covidA", "pl", 0, 0.6)
     return runs
