@@ -163,7 +163,7 @@ def _over(seeds: Iterable[int]) -> str:
 
 
 def tables(setting: Setting) -> list[Table]:
-    """Make the paper's tables from the runs of one setting, then those of other datasets, of classes, and of surfaces."""
+    """Make the paper's tables from the runs of one setting, then those of other datasets, classes and surfaces."""
     found = setting.by_seed()
     shown = [statistics_table(setting)]
     for kind in COLUMNS:

@@ -27,6 +27,14 @@ def covid_a(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A phantom of people's own CT: chest1, chest3 (NIfTI), patient2 with clicks, and patient4 (DICOM) without."""
+    root = tmp_path_factory.mktemp("drawn") / "own"
+    phantom.generate(root, "own", scans=4, size=32)
+    return root
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """Where the session's prepared slices go."""
     return tmp_path_factory.mktemp("store")

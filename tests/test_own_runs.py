@@ -12,20 +12,12 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from cbseg.config import config_files
-from cbseg.data import phantom
 from cbseg.data.phantom_files import draw_volume, write_nifti
 from cbseg.data.phantom_own import write_clicks
 from cbseg.job import Job
 from cbseg.points import IGNORE, resize_points
 from cbseg.training import run
 from experiments import tables
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("own") / "own"
-    phantom.generate(root, "own", scans=3, size=32)
-    return root
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from pydicom.uid import BasicTextSRStorage, MRImageStorage
 
 from cbseg.config import build, compose
-from cbseg.data import phantom
 from cbseg.data.annotation import ClassNames
 from cbseg.data.check import check
 from cbseg.data.markups import MarkedPoint, write_markups
@@ -24,16 +23,9 @@ from cbseg.points import IGNORE
 slicerio = pytest.importorskip("slicerio")
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("drawn") / "own"
-    phantom.generate(root, "own", scans=4, size=32)
-    return root
-
-
 @pytest.fixture
 def root(drawn, tmp_path):
-    """A copy of the phantom: chest1, chest3 (NIfTI), patient2 with clicks, and patient4 (DICOM) without."""
+    """A copy of the phantom ``drawn``."""
     return shutil.copytree(drawn, tmp_path / "own")
 
 
