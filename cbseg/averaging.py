@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
@@ -31,9 +32,17 @@ class EMAWeights(WeightAveraging):
         self.decay = decay
         super().__init__(multi_avg_fn=self._average)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep the average where training happens: Lightning keeps it where the network is before it is moved there."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            steps = self._average_model.n_averaged
+            self._average_model.to(trainer.strategy.root_device)
+            self._average_model.n_averaged = steps  # asked at each step, for which a GPU would have to be waited for
+
     @torch.no_grad()
-    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor) -> None:
         """Take up one step's weights; ``steps`` went before."""
-        decay = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        decay = ((1 + steps) / (10 + steps)).clamp(max=self.decay)
         for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, 1 - decay)
+            average.lerp_(weight, (1 - decay).to(average.dtype))

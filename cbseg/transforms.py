@@ -89,11 +89,11 @@ class Zoom:
     def points(self, points: Tensor) -> Tensor:
         """Move points (H, W): each that lies in the part stays one pixel, amid what its pixel becomes."""
         height, width = points.shape
-        rows, columns = (self._part(points) != IGNORE).nonzero(as_tuple=True)
-        moved = torch.full_like(points, IGNORE)
-        to = ((2 * rows + 1) * height // (2 * self.height), (2 * columns + 1) * width // (2 * self.width))
-        moved[to] = points[rows + self.top, columns + self.left]
-        return moved
+        rows = (2 * torch.arange(self.height, device=points.device) + 1) * height // (2 * self.height)
+        columns = (2 * torch.arange(self.width, device=points.device) + 1) * width // (2 * self.width)
+        to = rows[:, None] * width + columns  # no two to one, as nothing is made smaller
+        moved = torch.full_like(points, IGNORE).flatten()
+        return moved.scatter_(0, to.flatten(), self._part(points).flatten()).view_as(points)
 
     def _part(self, x: Tensor) -> Tensor:
         return x[..., self.top : self.top + self.height, self.left : self.left + self.width]

@@ -1,7 +1,10 @@
 """Averaged weights: what they are, from the first step on."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback
 
 from cbseg import trainer
@@ -32,6 +35,16 @@ def test_a_run_keeps_the_average_of_its_steps_weights(train, monkeypatch):
     kept = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
     for name, x in expected.items():
         torch.testing.assert_close(kept[f"net.{name}"], x, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_is_kept_where_training_happens():
+    """Lightning calls this before it moves the network; each step would bring the weights from the GPU to the CPU."""
+    callback, module = EMAWeights(), LightningModule()
+    module.net = torch.nn.Linear(2, 2)
+    callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))), module, "fit")
+    assert {x.device.type for x in callback._average_model.parameters()} == {"meta"}
+    assert module.net.weight.device.type == "cpu"
+    assert callback._average_model.n_averaged.device.type == "cpu"
 
 
 @pytest.mark.parametrize("decay", [0, 1, 1.5, -0.1, "much", float("nan")])
