@@ -53,16 +53,15 @@ def gated_crf_energy(
         )
     with torch.no_grad():
         messages = torch.zeros_like(probs)  # K p
-        degree = grey.new_zeros(())  # the sum of K
+        scaled = grey / (math.sqrt(2) * sigma_grey)
         for distance, here, there in _pairs(height, width, radius):
-            unlike = (grey[there] - grey[here]).square()
-            kernel = torch.exp(-(distance**2) / (2 * sigma_xy**2) - unlike / (2 * sigma_grey**2))
-            messages[here] += kernel[:, None] * probs[there]
-            messages[there] += kernel[:, None] * probs[here]
-            degree += 2 * kernel.sum()
-    # its value is that of p' K p, its gradient that of 2 K p
-    quadratic = ((2 * probs - probs.detach()) * messages).sum()
-    return (degree - quadratic) / grey.numel()
+            kernel = (scaled[there] - scaled[here]).square_().neg_().exp_()[:, None]
+            near = math.exp(-(distance**2) / (2 * sigma_xy**2))
+            messages[here].addcmul_(kernel, probs[there], value=near)
+            messages[there].addcmul_(kernel, probs[here], value=near)
+    # the classes' probabilities add up to 1, so that K p adds up to K; the second sum's value is that of p' K p, its
+    # gradient that of 2 K p
+    return (messages.sum() - ((2 * probs - probs.detach()) * messages).sum()) / grey.numel()
 
 
 Window = tuple[Any, slice, slice]
