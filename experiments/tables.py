@@ -27,6 +27,7 @@ LOSSES = {
     "cb_flip": "CB(Flip) + PL",
     "cb_fliprot": "CB(Flip, Rot) + PL",
     "cb_crf": "CB(Flip, Rot) + PL + CRF",
+    "cb_zoom": "CB(Flip, Rot, Zoom) + PL + CRF",
     "lcfcn": "LCFCN",
     "cb_lcfcn": "CB-LCFCN",
 }
