@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cbseg.config import build
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.decision import Decision
-from cbseg.errors import InputError
+from cbseg.errors import ArgumentError, InputError
 from cbseg.explain import own_frames
 from cbseg.hardware import compile_network, fast_memory_format, keep_freed_memory
 from cbseg.job import Job
@@ -130,6 +130,8 @@ def check_network(net: nn.Module, size: tuple[int, int], num_classes: int) -> No
     try:
         with torch.no_grad():
             logits = net(torch.zeros(1, 3, *size))
+    except ArgumentError as error:
+        raise InputError(f"model.{error}") from error
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         if any(frame.filename not in (__file__, library.__file__) for frame in own_frames(error)):  # a user's own
             raise

@@ -52,7 +52,11 @@ def test_a_librarys_network_trains_by_config_alone(train, model):
     [
         (given(LRASPP), "model: gives a OrderedDict, not logits; .*LibraryNetwork"),
         (given(LRASPP | {"num_classes": 3}, output="out"), r"model: gives \(1, 3, 64, 64\) for one image, not \(1, 2,"),
-        (given(LRASPP, output="logits"), "model: takes no image of 64 × 64 pixels .*logits"),
+        (given(LRASPP, output="logits"), "model.output=logits: is not there; the network gives a dict of out"),
+        (
+            given({"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 2, "kernel_size": 1}, output=5),
+            "model.output=5: is not there; the network gives a Tensor",
+        ),
     ],
 )
 def test_what_gives_no_logits_of_the_classes_is_refused_before_training(train, tmp_path, model, expected):
