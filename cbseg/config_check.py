@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.run_state import LAST
-from cbseg.wandb_log import wandb_mode
+from cbseg.wandb_settings import wandb_mode
 
 _WHOLE = (
     "a run ends with an epoch, after trainer.max_epochs or by selection.patience, and one that was interrupted goes on"
@@ -85,7 +85,7 @@ def check_config(config: DictConfig) -> None:
     if config.get("logger"):
         wandb_mode(config.logger.mode)
         check_choice("logger.pictures", str(config.logger.pictures).lower(), ["auto", "true", "false"])
-        if not isinstance(timeout := config.logger.timeout, int | float) or timeout <= 0:
+        if not isinstance(timeout := config.logger.timeout, int | float) or isinstance(timeout, bool) or timeout <= 0:
             raise InputError(f"logger.timeout={timeout}: give seconds, more than 0")
 
 

@@ -77,7 +77,8 @@ def _child(rank: int, port: int | None, job: Callable[..., None], arguments: tup
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if port is not None:
-        os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", **address}  # whatever a cluster set there
     try:
         job(*arguments)
     finally:  # a loader's workers would be waited for, and do not listen to SIGTERM

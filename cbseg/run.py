@@ -157,6 +157,10 @@ def run_or_record(job: Job) -> None:
         run(job)
     except BusyError as error:
         log.warning("%s", error)
+    except InputError as error:
+        job.folder.record_failure(job.config, str(error))
+        log.error("%s: %s", job.folder, error)
+        sys.exit(1)
     except Exception as error:
         job.folder.record_failure(job.config, traceback.format_exc())
         log.error("%s: failed: %s", job.folder, explain(error))

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import secrets
 import shutil
 import threading
@@ -17,45 +16,11 @@ import wandb
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from cbseg.errors import InputError, check_choice
+from cbseg.errors import InputError
 from cbseg.job import Job
+from cbseg.wandb_settings import default_project, refused_settings, wandb_mode
 
 log = logging.getLogger(__name__)
-
-
-def wandb_mode(mode: str) -> str:
-    """Return ``online``, ``offline`` or ``disabled`` for a configured mode; nobody is asked, and no network.
-
-    The environment's ``WANDB_MODE`` goes before it.
-
-    Raises:
-        InputError: If the mode does not exist, or is ``online`` without a login.
-    """
-    check_choice("logger.mode", mode, ["auto", "online", "offline"])
-    key, asked = "logger.mode", mode
-    if not os.environ.get("WANDB_MODE", "").strip():
-        os.environ.pop("WANDB_MODE", None)  # W&B would refuse an empty one
-    else:
-        given = os.environ["WANDB_MODE"]
-        key, asked = "WANDB_MODE", {"dryrun": "offline", "run": "online"}.get(given, given)
-        check_choice(key, asked, ["auto", "online", "offline", "disabled"])
-    if asked in ("offline", "disabled"):
-        return asked
-    wandb.setup(wandb.Settings(silent=True))
-    try:
-        problem = "" if wandb.login(prompt=False, verify=False) else "you are not logged in to W&B"
-    except wandb.errors.AuthenticationError as error:
-        problem = str(error).rstrip(".")
-    if problem and asked == "online":
-        raise InputError(f"{key}=online: {problem}; run `wandb login`, or take logger.mode=offline")
-    if "API_KEY" in problem:
-        log.warning("%s: logging offline", problem)
-    return "offline" if problem else "online"
-
-
-def default_project() -> str:
-    """Return W&B's project where the config names none: that of ``WANDB_PROJECT``, else ``cbseg``."""
-    return os.environ.get("WANDB_PROJECT") or "cbseg"
 
 
 @contextmanager
@@ -166,10 +131,10 @@ def start_logger(
     Args:
         job: The run; W&B's files go into ``wandb`` in its folder.
         history: The averages of the epochs that are done, of a run that goes on.
-        mode: See :func:`wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
+        mode: See :func:`cbseg.wandb_settings.wandb_mode`. ``auto`` goes on offline where W&B cannot be reached.
         pictures: Whether validation slices are logged; ``auto``: where they stay here, or if ``mode`` is ``online``.
         timeout: Seconds for W&B to answer, and to take what is left at the end.
-        project: W&B's project; see :func:`default_project`.
+        project: W&B's project; see :func:`cbseg.wandb_settings.default_project`.
         entity: W&B's user or team; the user's default if it is null.
 
     Returns:
@@ -217,27 +182,28 @@ def _start(job: Job, mode: str, timeout: float, where: dict[str, str | None]) ->
     identity.parent.mkdir(exist_ok=True)
     if not identity.is_file():
         identity.write_text(secrets.token_hex(4))
-    return wandb.init(
-        mode=mode,  # type: ignore[arg-type]
-        dir=job.folder.path,
-        name=_cut(" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings]))),
-        group=_cut(data),
-        job_type=_cut(loss, 64),
-        tags=[_cut(tag, 64) for tag in (data, loss, settings) if tag],
-        config={**OmegaConf.to_container(job.config, resolve=True), "settings": settings or "defaults"},  # type: ignore
-        settings=wandb.Settings(
-            silent=True,
-            console="off",  # what is printed may name patients' files
-            init_timeout=timeout,
-            finish_timeout=timeout,
-            finish_timeout_raises=True,
-            x_transaction_log_flush_interval=1,
-        ),
-        reinit="finish_previous",
-        id=identity.read_text(),
-        resume="allow" if mode == "online" else None,
-        **where,  # type: ignore[arg-type]
-    )
+    with refused_settings():
+        return wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            dir=job.folder.path,
+            name=_cut(" ".join(filter(None, [data, loss, f"seed{job.config.seed}", settings]))),
+            group=_cut(data),
+            job_type=_cut(loss, 64),
+            tags=[_cut(tag, 64) for tag in (data, loss, settings) if tag],
+            config={**OmegaConf.to_container(job.config, resolve=True), "settings": settings or "defaults"},  # type: ignore
+            settings=wandb.Settings(
+                silent=True,
+                console="off",  # what is printed may name patients' files
+                init_timeout=timeout,
+                finish_timeout=timeout,
+                finish_timeout_raises=True,
+                x_transaction_log_flush_interval=1,
+            ),
+            reinit="finish_previous",
+            id=identity.read_text(),
+            resume="allow" if mode == "online" else None,
+            **where,  # type: ignore[arg-type]
+        )
 
 
 def _tear_down() -> None:

@@ -18,7 +18,7 @@ import wandb
 
 from cbseg.config import CONF
 from cbseg.errors import InputError
-from cbseg.wandb_log import default_project
+from cbseg.wandb_settings import default_project
 from experiments.command_line import one_message
 from experiments.tables import COLUMNS
 

@@ -12,8 +12,9 @@ import wandb
 
 from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
-from cbseg.wandb_log import wandb_mode
+from cbseg.wandb_settings import wandb_mode
 
+LOGGERS = ("cbseg.wandb_log", "cbseg.wandb_settings", "cbseg.training")
 LOGGED = ["loss=pl", "logger=wandb", "overlays=2"]
 
 
@@ -110,7 +111,7 @@ def at_step(monkeypatch, epoch, action):
 
 def told(caplog):
     """What cbseg said."""
-    return [record.getMessage() for record in caplog.records if record.name in ("cbseg.wandb_log", "cbseg.training")]
+    return [record.getMessage() for record in caplog.records if record.name in LOGGERS]
 
 
 def is_finished(folder):
@@ -251,3 +252,36 @@ def test_a_mode_that_does_not_exist_and_a_key_that_is_none_are_named(monkeypatch
     wandb.teardown()
     with pytest.raises(InputError, match="logger.mode=online: WANDB_API_KEY invalid"):
         wandb_mode("online")
+
+
+def test_whoever_disabled_wandb_in_the_environment_gets_none_of_it(train, server, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    folder = train(*LOGGED)
+    assert is_finished(folder)
+    assert not (folder / "wandb").exists()
+    assert not server.got
+
+
+@pytest.mark.parametrize("mode", ["offline", "auto"])
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("WANDB_BASE_URL", "api.wandb.ai", "base_url: Input should be a valid URL"),
+        ("WANDB_CONSOLE", "nonsense", "console: Input should be 'auto'"),
+        ("WANDB_API_KEY", f" {'a' * 40} ", "API key cannot start or end with whitespace"),
+        ("WANDB_PROJECT", "a/b", "Invalid project name 'a/b'"),
+    ],
+)
+def test_a_setting_that_wandb_refuses_is_named_before_training(
+    train, monkeypatch, tmp_path, logged_in, mode, variable, value, told
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"W&B refuses a setting .{told}.*logger=csv"):
+        train(*LOGGED, f"logger.mode={mode}")
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.delenv(variable)  # for what is torn down
+
+
+def test_a_project_that_wandb_refuses_is_no_server_that_does_not_answer(train, server):
+    with pytest.raises(InputError, match="W&B refuses a setting .Invalid project name 'a/b'"):
+        train(*LOGGED, "logger.project=a/b")
