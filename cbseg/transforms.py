@@ -1,6 +1,5 @@
-"""The transforms t_k: the paper's exact flips and rotations (§3), zooms and changes of grey values."""
+"""The transforms t_k: the paper's exact flips and rotations (§3), and zooms."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbseg.data.preprocess import grey_values, normalised
 from cbseg.errors import ArgumentError
 from cbseg.losses.base import Batch
 from cbseg.points import IGNORE
@@ -100,48 +98,16 @@ class Zoom:
 
 
 @dataclass(frozen=True)
-class GreyChange:
-    r"""Change grey values :math:`g`, 0 to 1, as another scanner or window would.
-
-    .. math:: g \to \Big[\big(g^\gamma - \tfrac12\big)\,c + \tfrac12 + b\Big]_0^1
-
-    Args:
-        gamma: :math:`\gamma`.
-        contrast: :math:`c`.
-        brightness: :math:`b`.
-
-    Shape:
-        - input, output: :math:`(3, H, W)`, normalised.
-    """
-
-    gamma: float
-    contrast: float
-    brightness: float
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Change an image's grey values."""
-        grey = grey_values(image[None]).clamp(0, 1) ** self.gamma
-        grey = ((grey - 0.5) * self.contrast + 0.5 + self.brightness).clamp(0, 1)
-        return normalised(grey)[0].to(image.dtype)
-
-
-@dataclass(frozen=True)
 class Transform:
-    """One of the set T: a flip and a rotation, then a zoom and a change of grey values, if there are."""
+    """One of the set T: a flip and a rotation, then a zoom, if there is one."""
 
     flip_rotation: FlipRotation
     zoom: Zoom | None = None
-    grey: GreyChange | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Transform logits, or a mask."""
+        """Transform an image, logits or a mask."""
         x = self.flip_rotation(x)
         return x if self.zoom is None else self.zoom(x)
-
-    def image(self, image: Tensor) -> Tensor:
-        """Transform an image (3, H, W)."""
-        image = self(image)
-        return image if self.grey is None else self.grey(image)
 
     def points(self, points: Tensor) -> Tensor:
         """Transform points (H, W)."""
@@ -154,7 +120,7 @@ class RandomTransform:
     """The set T of transforms (§3), sampled uniformly, one for each image (Alg. 1, line 6).
 
     The paper flips and rotates. Beyond it, the network shall say of a part of the image, seen near by, what it says of
-    it amid the whole, and the same in other grey values.
+    it amid the whole.
 
     Args:
         flip: Whether every transform begins with a horizontal flip.
@@ -162,19 +128,16 @@ class RandomTransform:
         image_size: The size of the images to come, (height, width) or one number for both. Given, it is
             checked at once that the rotations suit it.
         zoom: How many times a part of the image, drawn at random, is enlarged at most; 1 leaves the image whole.
-        grey: How far grey values change at most: the gamma's logarithm and the contrast by so much, the brightness by
-            half of it; 0 leaves them.
 
     Raises:
         InputError: If an angle is no multiple of 90, there is no angle, 90° or 270° meets a size that is not square, or
-            the zoom is not from 1 to 8, or the change of grey values not from 0 to 1.
+            the zoom is not from 1 to 8.
     """
 
     flip: bool = True
     rotations: Sequence[int] = (0,)
     image_size: int | Sequence[int] | None = None
     zoom: float = 1.0
-    grey: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -190,30 +153,20 @@ class RandomTransform:
             )
         if not (isinstance(self.zoom, int | float) and 1 <= self.zoom <= _MOST_ZOOM):
             raise ArgumentError(f"zoom={self.zoom}: give a number from 1 (the whole image) to {_MOST_ZOOM}")
-        if not (isinstance(self.grey, int | float) and 0 <= self.grey <= 1):
-            raise ArgumentError(f"grey={self.grey}: give a number from 0 (grey values stay) to 1")
 
     def sample(self, count: int, size: Sequence[int], generator: torch.Generator | None = None) -> list[Transform]:
         """Draw ``count`` transforms of images of a size (height, width); equal generators give equal draws."""
         chosen = torch.randint(len(self.rotations), (count,), generator=generator).tolist()
         zooms: list[Zoom | None] = [None] * count
-        greys: list[GreyChange | None] = [None] * count
         if self.zoom > 1:
             zooms = [self._zoom(size, *x) for x in torch.rand(count, 3, generator=generator).tolist()]
-        if self.grey > 0:
-            greys = [self._grey(*x) for x in torch.rand(count, 3, generator=generator).tolist()]
         flips = [FlipRotation(self.flip, self.rotations[k] // 90 % 4) for k in chosen]
-        return [Transform(*parts) for parts in zip(flips, zooms, greys, strict=True)]
+        return [Transform(flip, zoom) for flip, zoom in zip(flips, zooms, strict=True)]
 
     def _zoom(self, size: Sequence[int], times: float, down: float, right: float) -> Zoom:
         """Choose a part of an image by three numbers from 0 to 1: its size, and where it lies."""
         height, width = (round(side / (1 + (self.zoom - 1) * times)) for side in size)
         return Zoom(int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1)), height, width)
-
-    def _grey(self, *numbers: float) -> GreyChange:
-        """Choose how grey values change by three numbers from 0 to 1."""
-        gamma, contrast, brightness = ((2 * x - 1) * self.grey for x in numbers)
-        return GreyChange(math.exp(gamma), 1 + contrast, brightness / 2)
 
 
 def apply_each(transforms: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
@@ -228,7 +181,7 @@ def apply_each(transforms: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) 
 def second_view(transforms: Sequence[Transform], batch: Batch) -> Batch:
     """Return t(X) and t(Y) of a batch's ``image``, ``mask`` and ``points`` (Alg. 1, line 7), a t for each image."""
     return {
-        "image": apply_each([t.image for t in transforms], batch["image"]),
+        "image": apply_each(transforms, batch["image"]),
         "mask": apply_each(transforms, batch["mask"]),
         "points": apply_each([t.points for t in transforms], batch["points"]),
     }

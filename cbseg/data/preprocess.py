@@ -33,15 +33,7 @@ def normalise(image: Tensor) -> Tensor:
     Shape:
         - image: :math:`(B, H, W)` uint8; output: :math:`(B, 3, H, W)` float32.
     """
-    return normalised(image.float() / 255)
-
-
-def normalised(grey: Tensor) -> Tensor:
-    """Do the same with grey values from 0 to 1.
-
-    Shape:
-        - grey: :math:`(B, H, W)`; output: :math:`(B, 3, H, W)`.
-    """
+    grey = image.float() / 255
     return torch.stack([(grey - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], 1)
 
 

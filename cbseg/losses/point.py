@@ -9,7 +9,7 @@ from cbseg.losses.base import Batch, SupervisedLoss, Terms, check_shapes
 from cbseg.points import IGNORE
 
 
-def point_loss(logits: Tensor, points: Tensor, reduction: str = "image", smoothing: float = 0.0) -> Tensor:
+def point_loss(logits: Tensor, points: Tensor, reduction: str = "image") -> Tensor:
     r"""Compute the cross-entropy on the annotated pixels only (paper, eq. 2).
 
     .. math:: L_P = -\frac{1}{|I|} \sum_{j \in I} \log f_\theta(X)_{j, Y_j}
@@ -19,7 +19,6 @@ def point_loss(logits: Tensor, points: Tensor, reduction: str = "image", smoothi
         points: A class index at each annotated pixel, ``IGNORE`` (255) elsewhere.
         reduction: ``image``, the mean over an image's annotated pixels, then over images; or ``batch``, the mean over
             the batch's annotated pixels. An image without annotated pixels contributes 0.
-        smoothing: How much of each label is shared among all classes (label smoothing, Szegedy et al. 2016).
 
     Shape:
         - logits: :math:`(B, C, H, W)`; points: :math:`(B, H, W)`; output: scalar.
@@ -33,16 +32,14 @@ def point_loss(logits: Tensor, points: Tensor, reduction: str = "image", smoothi
     0.6931
     """
     check_shapes(logits, points, "points")
-    cross_entropy = _cross_entropy(logits, points.long(), smoothing).flatten(1).sum(1)
+    cross_entropy = F.cross_entropy(logits, points.long(), ignore_index=IGNORE, reduction="none").flatten(1).sum(1)
     annotated = (points != IGNORE).flatten(1).sum(1)
     if reduction == "batch":
         return cross_entropy.sum() / annotated.sum().clamp(min=1)
     return (cross_entropy / annotated.clamp(min=1)).mean()
 
 
-def grown_point_loss(
-    logits: Tensor, points: Tensor, radius: int, reduction: str = "image", smoothing: float = 0.0
-) -> Tensor:
+def grown_point_loss(logits: Tensor, points: Tensor, radius: int, reduction: str = "image") -> Tensor:
     """Compute the cross-entropy on a disc around each click, each click weighing as much as a lone pixel would.
 
     The discs of :func:`grow_clicks` say that what lies beside a click is of its class, which clicks amid their regions
@@ -53,7 +50,6 @@ def grown_point_loss(
         points: A class index at each annotated pixel, ``IGNORE`` elsewhere.
         radius: Of the discs, pixels.
         reduction: See :func:`point_loss`, with clicks for pixels.
-        smoothing: See there.
 
     Shape:
         - logits: :math:`(B, C, H, W)`; points: :math:`(B, H, W)`; output: scalar.
@@ -63,16 +59,12 @@ def grown_point_loss(
     """
     check_shapes(logits, points, "points")
     labels, weights = grow_clicks(points, radius, logits.shape[1])
-    cross_entropy = _cross_entropy(logits, labels, smoothing)
+    cross_entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     by_image = (weights * cross_entropy).flatten(1).sum(1)
     clicks = (points != IGNORE).flatten(1).sum(1)
     if reduction == "batch":
         return by_image.sum() / clicks.sum().clamp(min=1)
     return (by_image / clicks.clamp(min=1)).mean()
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
 
 
 def grow_clicks(points: Tensor, radius: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -116,26 +108,22 @@ class PointLoss(SupervisedLoss):
     Args:
         reduction: ``image`` or ``batch``.
         radius: Of the disc that a click labels, as a share of the image's longer side; 0 labels the pixel alone.
-        smoothing: How much of each label is shared among all classes: a network that need not be sure of its clicks can
-            still be moved elsewhere by consistency and neighbours.
 
     Raises:
-        InputError: If the reduction does not exist, or the radius or the smoothing is no share.
+        InputError: If the reduction does not exist, or the radius is no share.
     """
 
-    def __init__(self, reduction: str = "image", radius: float = 0.0, smoothing: float = 0.0) -> None:
+    def __init__(self, reduction: str = "image", radius: float = 0.0) -> None:
         super().__init__()
         check_choice("reduction", reduction, ["image", "batch"])
         if not 0 <= radius < 0.5:
             raise ArgumentError(f"radius={radius}: give a share of the image's side, from 0 to below 0.5")
-        if not 0 <= smoothing < 1:
-            raise ArgumentError(f"smoothing={smoothing}: give a share of each label, from 0 to below 1")
-        self.reduction, self.radius, self.smoothing = reduction, radius, smoothing
+        self.reduction, self.radius = reduction, radius
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
         """Return one term, ``point``."""
         points = batch["points"]
         radius = round(self.radius * max(points.shape[1:]))
         if radius == 0:
-            return {"point": point_loss(logits, points, self.reduction, self.smoothing)}
-        return {"point": grown_point_loss(logits, points, radius, self.reduction, self.smoothing)}
+            return {"point": point_loss(logits, points, self.reduction)}
+        return {"point": grown_point_loss(logits, points, radius, self.reduction)}
