@@ -44,10 +44,19 @@ def _named(rows: Mapping[tuple[str, str], dict[int, Path]]) -> dict[str, dict[in
     order = list(titles(loss for loss, _ in rows))
     names = {
         (loss, title): " ".join([loss, *(part for part in parts[title] if part not in common)])
-        for loss, title in sorted(rows, key=lambda row: (order.index(row[0]), len(parts[row[1]]), row[1]))
+        for loss, title in sorted(rows, key=lambda row: (order.index(row[0]), len(parts[row[1]]), by_numbers(row[1])))
     }
     times = Counter(names.values())
     return {name if times[name] == 1 else " ".join(row): rows[row] for row, name in names.items()}
+
+
+def by_numbers(text: str) -> list[str | float]:
+    """Return a key by which texts are sorted with the numbers that keys are set to by size.
+
+    >>> sorted(["labelled=45", "labelled=5", "weight=0.3", "weight=0.05"], key=by_numbers)
+    ['labelled=5', 'labelled=45', 'weight=0.05', 'weight=0.3']
+    """
+    return [float(part) if k % 2 else part for k, part in enumerate(re.split(r"(?<==)(\d+(?:\.\d+)?)", text))]
 
 
 def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> tuple[Table, pd.DataFrame]:
