@@ -1,8 +1,13 @@
 """A run's config, looked at before anything is trained."""
 
-import torch
-from omegaconf import DictConfig
+import re
+from functools import cache
+from pathlib import Path
 
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cbseg.config import CONF
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.metrics import COUNTING_SCORES, SCORES
 from cbseg.run_state import LAST
@@ -31,6 +36,9 @@ _NOT_TAKEN = {
 _STRATEGIES = ["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"]
 """Those under which each process has the whole network, and starts no others: cbseg starts them."""
 
+_TEMPLATES = {"protocol": "paper", "logger": "wandb"}
+"""Groups without a ``_target_``, and an option of each that has all keys."""
+
 
 def check_config(config: DictConfig) -> None:
     """Refuse what no other part checks before hours of training.
@@ -38,11 +46,14 @@ def check_config(config: DictConfig) -> None:
     Raises:
         InputError: Naming the key and what exists.
     """
+    _check_read(config)
     trainer = config.trainer
     check_whole("seed", config.seed, least=0)
     if config.seed >= 2**32:
         raise InputError(f"seed={config.seed}: give less than 2^32")
     check_whole("overlays", config.overlays, least=0)
+    if Path(name := str(config.data.name)).name != name:
+        raise InputError(f"data.name={name}: names a folder of the store; give a name without / in it")
     for key in ("compile", "rerun", "dry_run"):
         if not isinstance(config[key], bool):
             raise InputError(f"{key}={config[key]}: give true or false")
@@ -103,3 +114,31 @@ def check_strategy(trainer: DictConfig) -> None:
             )
     else:
         check_choice("trainer.strategy", strategy, _STRATEGIES)
+
+
+def _check_read(config: DictConfig) -> None:
+    """Refuse keys that nothing reads, after which a run would be named though it is as without them.
+
+    A key to which another refers is read. What has a ``_target_`` refuses by itself what it does not take.
+
+    Raises:
+        InputError: Naming the key, and what stands beside it.
+    """
+    written = OmegaConf.to_yaml(config)  # with references as they are
+    for part, known in _known_keys().items():
+        given = (config.get(part) or {}) if part else config
+        for key in set(map(str, given)) - known:
+            if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", written):
+                path, where = (f"{part}.{key}", part) if part else (key, "the config")
+                raise InputError(f"{path}: nothing reads it; leave it out. {where} has: {', '.join(sorted(known))}")
+
+
+@cache
+def _known_keys() -> dict[str, set[str]]:
+    """Return the keys of the whole config, under an empty name, and of each part that has no ``_target_``."""
+    whole = OmegaConf.load(CONF / "config.yaml")
+    parts = {"selection": whole.selection, "metrics": whole.metrics}
+    parts |= {group: OmegaConf.load(CONF / group / f"{option}.yaml") for group, option in _TEMPLATES.items()}
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    top = (set(map(str, whole)) - {"defaults"}) | groups - {"hydra", "experiment"}
+    return {"": top, **{part: set(map(str, keys)) for part, keys in parts.items()}}

@@ -6,7 +6,15 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, ListConfig
-from pytorch_lightning.callbacks import EarlyStopping, ProgressBar, RichProgressBar, StochasticWeightAveraging, Timer
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    ProgressBar,
+    RichProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+)
 from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 
 from cbseg.config import build, without
@@ -95,5 +103,10 @@ def added_callbacks(config: DictConfig) -> Iterator[tuple[str, pl.Callback]]:
             raise InputError(
                 f"{key}: StochasticWeightAveraging makes its weights after the last epoch, where none selects them; "
                 "take pytorch_lightning.callbacks.WeightAveraging, whose average is validated in each epoch"
+            )
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            raise InputError(
+                f"{key}: {type(callback).__name__} changes what the config and the run's name say; sweep over "
+                "data.batch_size or optim.lr instead"
             )
         yield key, callback

@@ -66,6 +66,12 @@ def command_line(*arguments, monkeypatch, capsys):
         ("trainer.precision=bf16-true", ["trainer.precision=bf16-true", "auto, bf16-mixed, 16-mixed, 32-true"]),
         ("trainer.precision=16-mixed", ["trainer.precision=16-mixed", "bf16-mixed"]),
         ("logger.pictures=maybe", ["logger.pictures=maybe", "auto, true, false"]),
+        ("logger.timeout=true", ["logger.timeout=True", "give seconds"]),
+        ("+weight_decay=0.1", ["weight_decay: nothing reads it", "the config has: compile, data, data_dir, decision"]),
+        ("+selection.mode=max", ["selection.mode: nothing reads it", "selection has: monitor, patience"]),
+        ("+protocol.lr=1", ["protocol.lr: nothing reads it", "betas"]),
+        ("+logger.tags=[a]", ["logger.tags: nothing reads it", "entity, mode, pictures"]),
+        ("data.name=../mine", ["data.name=../mine", "a folder of the store"]),
         ("logger.timeout=0", ["logger.timeout=0", "more than 0"]),
         ("+optim.scheduler={_target_:torch.optim.lr_scheduler.StepLR}", ["optim.scheduler:", "step_size"]),
         ("+optim.scheduler={_target_:torch.optim.lr_scheduler.StepLR,step_size:1,interval:batch}", ["epoch, step"]),
@@ -113,7 +119,7 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
         f"runs={tmp_path / 'runs'}",
     ]  # fmt: skip
     base = [default for default in base if default.split("=")[0] != argument.split("=")[0]]
-    printed, code = command_line(*base, argument, monkeypatch=monkeypatch, capsys=capsys)
+    printed, code = command_line(*base, *argument.split(), monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1
     assert "Traceback" not in printed
     assert all(word in printed for word in expected), printed
@@ -154,6 +160,11 @@ def test_overrides_that_make_no_run_end_with_one_message_that_says_what_to_do(
     assert all(word in printed for word in expected), printed
     assert printed.count("error:") == 1, printed
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_key_of_ones_own_to_which_another_refers_is_read(train):
+    folder = train("loss=pl", "trainer.max_epochs=1", "+few=3", "data.batch_size=${few}")
+    assert json.loads((folder / "metrics.json").read_text())["keys"]["data.batch_size"] == 3
 
 
 @pytest.mark.parametrize("taken_out", ["~logger", "logger=csv"])

@@ -62,6 +62,14 @@ def test_the_tested_weights_are_those_that_a_callback_averaged_and_validation_sc
         ("{relu:{_target_:torch.nn.ReLU}}", r"trainer.callbacks.relu: ReLU is no pytorch_lightning.Callback"),
         ("{stop:{_target_:pytorch_lightning.callbacks.EarlyStopping,monitr:x}}", r"trainer.callbacks.stop: .*monitr"),
         ("{swa:{_target_:pytorch_lightning.callbacks.StochasticWeightAveraging,swa_lrs:0.1}}", "WeightAveraging"),
+        (
+            "{size:{_target_:pytorch_lightning.callbacks.BatchSizeFinder}}",
+            "trainer.callbacks.size: BatchSizeFinder changes",
+        ),
+        (
+            "{lr:{_target_:pytorch_lightning.callbacks.LearningRateFinder}}",
+            "trainer.callbacks.lr: LearningRateFinder .*optim.lr",
+        ),
         ("{clock:{_target_:pytorch_lightning.callbacks.Timer}}", r"trainer.callbacks.clock: the run has a Timer"),
         ("{clock:{_target_:pytorch_lightning.callbacks.Timer,duration:3}}", r"trainer.callbacks.clock: AttributeError"),
     ],
