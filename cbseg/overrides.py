@@ -36,8 +36,8 @@ def explain_override(error: Exception) -> str:
         where = str(cause.full_key).rpartition(".")[0] or "the config"
         return f"{text}\n{cause.full_key} does not exist; {where} has: {exist}"
     if isinstance(error, OverrideParseException) or "Ambiguous value" in text:
-        hint = """A value with brackets, commas, ~ or letters beyond a-z is quoted twice: 'data.root="/data/CT (1)"'"""
-        return f"{text}\n{hint}"
+        example = """'data.root="/data/CT (1)"'"""
+        return f"{text}\nA value with brackets, commas, =, ~ or letters beyond a-z is quoted twice: {example}"
     if isinstance(error, GrammarParseError | InterpolationResolutionError):
         return (
             f"{text}\nWhat stands in ${{…}} is taken for another key: rename a folder with such a name, or link to it"

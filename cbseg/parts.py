@@ -59,6 +59,12 @@ def prepare(job: Job) -> Parts:
         raise InputError(
             f"data.root={config.data.root}: no {what} in a slice that trains; this loss learns nothing there"
         )
+    if module.loss.labels is None and datamodule.annotate.by_people:
+        log.warning(
+            "data.root=%s: this loss takes what nobody clicked on for background, in each slice with clicks; click on "
+            "every region there, or take loss=cb_fliprot",
+            config.data.root,
+        )
     if state.monitor != LAST and not datamodule.can_select:
         why = f"data.root={config.data.root}: no mask shows infection in a slice that validates"
         if config.selection.patience is not None:

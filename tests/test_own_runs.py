@@ -126,3 +126,9 @@ def test_a_dataset_that_brings_scribbles_and_more_classes_is_one_file_and_one_ya
     assert len(found["counts"]["tp"]) == 2
     assert "segmentation by class" in tables.write(tmp_path / "runs")
     assert "consolidation" in (tmp_path / "runs/tables/tables.md").read_text()
+
+
+@pytest.mark.parametrize("loss", ["lcfcn", "cb_lcfcn", "cb_fliprot"])
+def test_a_loss_that_takes_what_is_not_clicked_for_background_says_so(own, caplog, loss):
+    own(f"loss={loss}", "trainer.max_epochs=1")
+    assert caplog.text.count("takes what nobody clicked on for background") == ("lcfcn" in loss)

@@ -60,6 +60,11 @@ class PointAnnotator:
         self.clicks = None if file is None else read_points(Path(file).expanduser())
         self._reviewed: set[Path] = set()
 
+    @property
+    def by_people(self) -> bool:
+        """Whether people marked what they saw, and not each region of a mask was clicked on."""
+        return self.clicks is not None or self.sampler == KNOWN
+
     def __call__(self, store: SliceStore, i: int) -> Mask:
         """Return the points of slice ``i`` at training size, (H, W) uint8.
 

@@ -1,6 +1,7 @@
 """DICOM series: slices put in order by where they lie, as one volume."""
 
 import logging
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -179,9 +180,21 @@ class DicomSeries:
 def dicom_files(folder: Path) -> list[Path]:
     """Find all files below a folder but hidden ones, sorted by path: a DICOM file can have any name.
 
+    Links to folders are followed, each folder once.
+
     Raises:
-        InputError: If the folder cannot be read.
+        InputError: If the folder, or one below it, cannot be read.
     """
     with reading(folder, advice="check the folder and its permissions"):
-        below = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-        return sorted(folder / path for path in below if not any(part.startswith(".") for part in path.parts))
+        found, seen = [], set()
+        for place, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+            real = os.path.realpath(place)
+            folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+            if real not in seen:
+                found += [Path(place, name) for name in files if not name.startswith(".")]
+            seen.add(real)
+        return sorted(path for path in found if path.is_file())
+
+
+def _raise(error: OSError) -> None:
+    raise error

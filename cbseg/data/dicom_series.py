@@ -196,7 +196,7 @@ def _require_one(found: list[tuple[Path, object]], key: str, what: str) -> None:
 
 
 def _modality(one: DicomSlice) -> str:
-    return one.text("Modality")
+    return one.text("Modality").strip().upper()
 
 
 def _is_axial(one: DicomSlice) -> bool:

@@ -1,5 +1,6 @@
 """Where a volume's voxels lie, and how its stored axes are turned into the canonical ones and back."""
 
+import itertools
 import logging
 from typing import Any
 
@@ -85,8 +86,11 @@ class Grid:
         return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
     def distance_to(self, other: "Grid") -> float:
-        """Measure how far grids of equal shape lie apart: the largest difference of canonical affines, mm."""
-        return float(np.abs(self.canonical_affine - other.canonical_affine).max())
+        """Measure how far voxels of grids of equal shape lie apart: those of the corner where it is most, mm."""
+        slices, rows, columns = self.shape
+        corners = list(itertools.product((0, columns - 1), (0, rows - 1), (0, slices - 1)))
+        apart = nib.affines.apply_affine(self.canonical_affine - other.canonical_affine, corners)
+        return float(np.linalg.norm(apart, axis=1).max())
 
     def stored_slice(self, k: int) -> tuple[int, int]:
         """Return the stored axis across slices, and the index there of slice ``k`` from the foot."""

@@ -17,6 +17,7 @@ from cbseg.data.scans import is_picture
 from cbseg.errors import InputError
 
 _DICOM = (".dcm", ".dicom", ".ima")
+_NARROWEST, _WIDEST = 50.0, 2000.0  # mm, of a slice; a newborn's chest is 100 mm wide, a scanner's widest field 850 mm
 
 
 class CT(NamedTuple):
@@ -62,8 +63,9 @@ def each_series(ct: CT) -> list[CT]:
     """Take a folder of DICOM files apart: a CT for each of its axial CT series, whose labels go into one folder.
 
     Raises:
-        InputError: If a DICOM file in it cannot be read, or it holds no slice.
+        InputError: If a DICOM file in it cannot be read, it holds no slice, or there is no such file or folder.
     """
+    require_file_or_folder(ct.path)
     if not ct.path.is_dir():
         return [ct]
     series = ct_series(dicom_files(ct.path), str(ct.path))
@@ -105,19 +107,43 @@ def open_volume(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSe
         files: Those of the folder to take; all by default.
 
     Raises:
-        InputError: If it is none of these, or cannot be read.
+        InputError: If it is none of these, cannot be read, or its slices have no chest's size.
     """
     with reading(path, advice="check the path and its permissions"):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+        require_file_or_folder(path)
         if path.is_file() and is_nifti(path):
-            return NiftiVolume(path)
+            return _of_a_chest(NiftiVolume(path))
         if path.is_dir() or is_dicom_file(path):
             all_files = dicom_files(path) if path.is_dir() else [path]
-            return DicomSeries(list(files) or all_files, str(path))
+            return _of_a_chest(DicomSeries(list(files) or all_files, str(path)))
     raise InputError(
-        f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM file or a series' folder, or a picture (.png, .jpg)"
+        f"{path}: give a NIfTI file (.nii, .nii.gz), a DICOM file or a series' folder, or a picture (.png, .jpg); "
+        "unpack archives, and save other formats (.hdr and .img, .nrrd, .mha) as NIfTI"
     )
+
+
+def require_file_or_folder(path: Path) -> None:
+    """Refuse what is not there, and pipes and devices, whose reading may never end.
+
+    Raises:
+        InputError: With the path.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: neither a file nor a folder; give the CT's file")
+
+
+def _of_a_chest(volume: NiftiVolume | DicomSeries) -> NiftiVolume | DicomSeries:
+    """Refuse a volume whose header gives other units than mm, as millilitres would be of those."""
+    _, rows, columns = volume.spacing
+    sides = (volume.shape[1] * rows, volume.shape[2] * columns)
+    if min(sides) < _NARROWEST or max(sides) > _WIDEST:
+        raise InputError(
+            f"{volume.name}: its slices are {sides[0]:.4g} × {sides[1]:.4g} mm, which is no chest's size; correct its "
+            "PixelSpacing, or its NIfTI header's spacing and unit (xyzt_units)"
+        )
+    return volume
 
 
 def is_dicom_file(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """NIfTI volumes, whatever way they are stored."""
 
+import gzip
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,10 @@ from cbseg.errors import InputError
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".nii", ".nii.gz")
-_SAME_PLACE = 0.01  # mm, in any entry of the affine
+_SAME_PLACE = 0.1  # of the voxel's shortest side, at any corner
 _DISAGREEMENT = 0.1  # mm, of sform and qform, in any entry
 _UNITS = {1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # a header's code of length: its name, and mm
+_LONGEST_HEADER = 540  # bytes, of NIfTI-2
 _PIECE = 2**24  # bytes, that are unpacked at a time
 _MOST_DEFLATED = 1032  # bytes that one byte of a .gz file can hold
 
@@ -58,11 +60,11 @@ class NiftiVolume:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        self._compressed = path.name.lower().endswith(".gz")
         if not path.exists():
             raise InputError(f"{path}: no such file")
         with reading(path, "not a readable NIfTI file", "download or export it again"):
-            self.image = _load(path)
+            self._compressed = _is_zipped(path)
+            self.image = _load(path, self._compressed)
             kind = self.image.get_data_dtype().kind
         shape: tuple[int, ...] = self.image.shape
         if len(shape) < 3 or max(shape[3:], default=1) > 1 or min(shape) < 1:
@@ -113,8 +115,11 @@ class NiftiVolume:
 
     @cached_property
     def _stored(self) -> Any:
-        """Stored values, sliceable: lazy for an uncompressed file, in memory for a compressed one."""
-        return self._unpacked() if self._compressed else self.image.dataobj
+        """Stored values, not yet scaled: lazy for an uncompressed file, in memory for a compressed one."""
+        proxy = self.image.dataobj
+        if self._compressed:
+            return self._unpacked()
+        return np.memmap(self.path, proxy.dtype, "r", proxy.offset, proxy.shape, order="F")
 
     def _unpacked(self) -> NDArray[Any]:
         """Unpack a compressed file's values, piece by piece: nibabel would hold them twice for a moment.
@@ -125,7 +130,7 @@ class NiftiVolume:
         proxy = self.image.dataobj
         stored = np.empty(proxy.shape, proxy.dtype, order="F")
         content = memoryview(stored.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
-        with nib.openers.ImageOpener(str(self.path)) as file:
+        with gzip.open(self.path) as file:
             file.seek(proxy.offset)
             for start in range(0, len(content), _PIECE):
                 piece = content[start : start + _PIECE]
@@ -144,8 +149,7 @@ class NiftiVolume:
         where[axis] = index
         with reading(self.path, "ends early or is damaged", "download or copy it again"):
             values = np.asarray(self._stored[tuple(where)], np.float32)
-        if self._compressed:  # unpacked without nibabel's scaling
-            values = values * np.float32(self.image.dataobj.slope) + np.float32(self.image.dataobj.inter)
+        values = values * np.float32(self.image.dataobj.slope) + np.float32(self.image.dataobj.inter)
         values = self.grid.to_canonical(values)
         require_numbers(values, f"{self.path}, slice {k}")
         return padding_to_air(values)
@@ -166,13 +170,20 @@ class NiftiVolume:
         return image
 
 
-def _load(path: Path) -> Any:
-    """Open a single NIfTI-1 or NIfTI-2 file, in which no other of nibabel's formats is looked for."""
-    sniff = None
-    for kind in (_Image1, _Image2):
-        fits, sniff = kind.path_maybe_image(path, sniff)
-        if fits:
-            return kind.from_file_map(kind.make_file_map({"image": str(path)}))  # whatever case its suffix has
+def _is_zipped(path: Path) -> bool:
+    """Tell whether a file is compressed by its content, as names lie."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _load(path: Path, zipped: bool) -> Any:
+    """Read the header of a single NIfTI-1 or NIfTI-2 file, in which no other of nibabel's formats is looked for."""
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        beginning = file.read(_LONGEST_HEADER)
+        for kind in (_Image1, _Image2):
+            if kind.header_class.may_contain_header(beginning):
+                file.seek(0)
+                return kind.from_file_map({"image": nib.FileHolder(fileobj=file)})
     raise ValueError("its header is not that of a NIfTI file")
 
 
@@ -214,9 +225,10 @@ def open_nifti_mask(path: Path, image: Volume) -> NiftiVolume:
     """
     mask = NiftiVolume(path)
     grid: Grid | None = getattr(image, "grid", None)
-    if grid is not None and mask.shape == image.shape and mask.grid.distance_to(grid) > _SAME_PLACE:
+    apart = mask.grid.distance_to(grid) if grid is not None and mask.shape == image.shape else 0.0
+    if grid is not None and apart > _SAME_PLACE * min(grid.spacing):
         raise InputError(
-            f"{path}: lies elsewhere than its image {Path(image.name).name} (their affines differ by up to "
-            f"{mask.grid.distance_to(grid):.3g}); resample the mask to the image, or correct its header"
+            f"{path}: lies elsewhere than its image {Path(image.name).name} (voxels are up to {apart:.3g} mm "
+            "apart); resample the mask to the image, or correct its header"
         )
     return mask

@@ -155,6 +155,13 @@ def test_no_modality_is_read_with_a_warning(drawn, series, caplog):
     assert "21 files have no Modality" in caplog.text
 
 
+@pytest.mark.parametrize("modality", ["ct", "Ct ", " CT"])
+def test_a_modality_in_small_letters_or_with_blanks_is_ct(drawn, series, modality):
+    for path in series.iterdir():
+        edit(path, Modality=modality)
+    assert (read(series).slice(3) == drawn[1][3]).all()
+
+
 def test_a_localizer_is_left_out_with_a_warning(drawn, series, caplog):
     caplog.set_level(logging.WARNING)
     shutil.copy(nth(series, 0), series / "scout.dcm")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cbseg.data import phantom
-from cbseg.data.inputs import list_cts, open_volume
+from cbseg.data.inputs import each_series, list_cts, open_volume
 from cbseg.errors import InputError
 
 
@@ -86,6 +86,16 @@ def test_a_study_folder_names_its_series_and_one_series_in_a_subfolder_is_read(d
 def test_what_is_none_is_named(tmp_path, monkeypatch):
     touch(tmp_path / "notes.txt")
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.nii.gz")  # whose reading never ends
+    (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
+    for ct in list_cts([tmp_path / "pipe.nii.gz"]):
+        with pytest.raises(InputError, match=r"pipe\.nii\.gz: neither a file nor a folder"):
+            each_series(ct)
+    with pytest.raises(InputError, match=r"loop\.nii\.gz: no such file"):
+        open_volume(tmp_path / "loop.nii.gz")
+    (tmp_path / "ct.mha").write_bytes(b"ObjectType = Image")
+    with pytest.raises(InputError, match=r"ct\.mha: give a NIfTI .*save other formats .*\.mha\) as NIfTI"):
+        open_volume(tmp_path / "ct.mha")
     for name, message in (("notes.txt", "give a NIfTI"), ("gone", "no such file"), ("empty", "holds no CT slices")):
         with pytest.raises(InputError, match=rf"{name}: {message}"):
             open_volume(tmp_path / name)
@@ -93,7 +103,7 @@ def test_what_is_none_is_named(tmp_path, monkeypatch):
     def forbidden(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "rglob", forbidden)
+    monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(InputError, match=r"empty: cannot be read \(Permission denied\); check"):
         open_volume(tmp_path / "empty")
     assert labels(tmp_path / "empty") == ["empty.nii.gz"]
@@ -104,3 +114,24 @@ def test_hidden_files_of_macos_are_never_cts(tmp_path):
     touch(tmp_path / "._ct.nii.gz", tmp_path / ".DS_Store", tmp_path / "__MACOSX/._ct.nii.gz")
     Image.new("L", (4, 4)).save(tmp_path / "1.png")
     assert labels(tmp_path) == [f"{tmp_path.name}/1.png", f"{tmp_path.name}/ct.nii.gz"]
+
+
+def test_series_that_are_linked_into_a_folder_are_found_once(drawn, tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/SER1").symlink_to(drawn / "DCM1", target_is_directory=True)
+    (tmp_path / "study/back").symlink_to(tmp_path / "study", target_is_directory=True)
+    (tmp_path / "study/gone").symlink_to(tmp_path / "nowhere")
+    (ct,) = each_series(*list_cts([tmp_path / "study"]))
+    assert {path.parent for path in ct.files} == {tmp_path / "study/SER1"}
+    assert open_volume(ct.path, ct.files).shape == (21, 64, 64)
+
+
+@pytest.mark.parametrize(("unit", "side"), [(1, 5.0), (3, 5.0), (2, 0.5), (2, 50.0)])
+def test_a_volume_in_other_units_than_its_header_says_is_refused_as_millilitres_would_be_of_those(tmp_path, unit, side):
+    image = nib.Nifti1Image(np.zeros((64, 64, 3), np.int16), np.diag([side, side, 4.0, 1.0]))
+    image.header["xyzt_units"] = unit
+    nib.save(image, tmp_path / "ct.nii")
+    with pytest.raises(
+        InputError, match=r"ct\.nii: its slices are \S+ × \S+ mm, which is no chest's size; correct its Pix"
+    ):
+        open_volume(tmp_path / "ct.nii")

@@ -108,6 +108,20 @@ def test_a_mask_that_lies_elsewhere_than_its_image(tmp_path, volume):
         open_nifti_mask(tmp_path / "mask.nii.gz", image)
 
 
+def test_a_mask_whose_header_was_rounded_is_its_images_and_one_off_at_a_corner_is_not(tmp_path, volume):
+    image = NiftiVolume(save(tmp_path / "image.nii.gz", volume))
+    affine = np.diag([-2.0, -3.0, 4.0, 1.0])
+    affine[:3, 3] = 0.04
+    nib.save(nib.Nifti1Image(volume.T, affine), tmp_path / "mask.nii.gz")
+    assert (open_nifti_mask(tmp_path / "mask.nii.gz", image).slice(1) == volume[1]).all()
+    affine[0, 0] = -2.25  # of 6 columns
+    nib.save(nib.Nifti1Image(volume.T, affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(
+        InputError, match=r"lies elsewhere than its image image\.nii\.gz \(voxels are up to 1\.\d+ mm apart"
+    ):
+        open_nifti_mask(tmp_path / "mask.nii.gz", image)
+
+
 def test_a_mask_is_its_images_where_it_lies_and_not_how_it_is_stored(tmp_path, volume):
     image = NiftiVolume(save(tmp_path / "image.nii.gz", volume))
     for codes in ("RAS", "SAR"):
@@ -290,3 +304,9 @@ def test_labels_lie_where_itk_reads_the_volume(tmp_path, volume, codes, form):
     assert (itk.GetArrayFromImage(image) % 3 == itk.GetArrayFromImage(back)).all()
     for get in ("GetOrigin", "GetSpacing", "GetDirection"):
         np.testing.assert_allclose(getattr(image, get)(), getattr(back, get)(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".nii", "x.nii.gz"), (".nii.gz", "x.nii")])
+def test_what_is_compressed_is_told_by_content_as_names_lie(tmp_path, volume, suffix, name):
+    renamed = save(tmp_path / f"v{suffix}", volume).rename(tmp_path / name)
+    assert all((NiftiVolume(renamed).slice(k) == volume[k]).all() for k in range(len(volume)))
