@@ -3,16 +3,15 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 from cbseg.class_names import class_names
 from cbseg.errors import InputError
 from cbseg.json_file import read_json, write_json
-from cbseg.metrics import COUNTS, SCORES
+from cbseg.result_forms import damaged_fields
 from cbseg.run_folder import RunFolder
 from cbseg.run_name import file_name
 
@@ -117,9 +116,7 @@ def read_result(folder: RunFolder) -> Result:
             "run it again with rerun=true"
         )
     found = {"labels": {}} | found  # which earlier runs do not tell
-    wrong = [one.name for one in fields(Result) if not _fits(found.get(one.name, ...), one.type)]
-    wrong = wrong or [name for name, is_whole in _FORMS.items() if not is_whole(found[name])]
-    if wrong:
+    if wrong := damaged_fields(found, {one.name: one.type for one in fields(Result)}):
         raise InputError(
             f"{folder.metrics}: is damaged ({', '.join(wrong)} missing or of another type); "
             "run it again with rerun=true"
@@ -128,53 +125,6 @@ def read_result(folder: RunFolder) -> Result:
     return replace(  # names of a file lead to no other place
         result, data=file_name(result.data), loss=file_name(result.loss), settings=file_name(result.settings)
     )
-
-
-def _are_numbers(found: Any, *names: str) -> bool:
-    """Return whether these, and all else that a dict holds, are numbers or None."""
-    return isinstance(found, dict) and found.keys() >= set(names) and all(_fits(x, float) for x in found.values())
-
-
-def _are_scores(found: Any) -> bool:
-    return _are_numbers(found, *SCORES, *_COUNTED)
-
-
-def _are_counts(found: Any) -> bool:
-    """Return whether a dict holds what :meth:`cbseg.metrics.Counts.named` gives."""
-    if not isinstance(found, dict):
-        return False
-    pixels = [found.get(name) for name in COUNTS]
-    by_class = [x if isinstance(x, list) else [x] for x in pixels]
-    errors, slices = found.get("count_errors"), [found.get(key, 0) for key in ("whole", "sparse")]
-    return (
-        len({len(x) for x in by_class}) == 1
-        and isinstance(errors, list)
-        and len(errors) == _LEVELS
-        and all(isinstance(x, int) for x in (*chain(*by_class), *errors, found.get("slices"), *slices))
-    )
-
-
-def _are_counts_by_scan(found: Any) -> bool:
-    return isinstance(found, dict) and all(map(_are_counts, found.values()))
-
-
-_COUNTED, _LEVELS = ("mae", "game"), 5
-_FORMS: dict[str, Callable[[Any], bool]] = {
-    "test": _are_scores,
-    "counts": lambda found: not found or _are_counts(found),
-    "scans": _are_counts_by_scan,
-    "last": lambda found: _are_scores(found.get("test")) and _are_counts_by_scan(found.get("scans", {})),
-    "val": _are_numbers,
-    "split": _are_numbers,
-    "dataset": lambda found: _are_numbers(found, "cases", "slices", "slices_with_infections", "infected_regions"),
-    "epochs": lambda found: isinstance(found, int) and found > 0,
-}
-"""What the fields hold, of which their types alone do not tell."""
-
-
-def _fits(value: Any, declared: Any) -> bool:
-    kind = get_origin(declared) or declared
-    return isinstance(value, (int, float) if kind is float else kind) or (value is None and kind in (int, float))
 
 
 def read_results(runs: Path) -> dict[Path, Result]:
