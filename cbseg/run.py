@@ -145,7 +145,11 @@ def _apart(job: Job, processes: int) -> str:
     with folder.lock() if processes > 1 else nullcontext():
         if not folder.has_result:
             folder.error.unlink(missing_ok=True)
-        reason = isolated(run_or_record, job, processes=processes)
+        try:
+            reason = isolated(run_or_record, job, processes=processes)
+        except (KeyboardInterrupt, SystemExit):  # told to stop, of which processes that miss each other made a failure
+            folder.error.unlink(missing_ok=True)
+            raise
     if reason:
         folder.record_failure(job.config, reason)
     return reason

@@ -219,8 +219,9 @@ def test_a_run_that_the_system_kills_fails_alone(sweep, tmp_path):
     assert "goes on after epoch" in printed
 
 
-def test_ctrl_c_ends_a_single_run_with_exit_code_130_and_it_can_go_on(sweep, tmp_path):
-    process = sweep("loss=pl", "trainer.max_epochs=1000", multirun=False)
+@pytest.mark.parametrize("several", [(), ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")])
+def test_ctrl_c_ends_a_single_run_with_exit_code_130_and_it_can_go_on(sweep, tmp_path, several):
+    process = sweep("loss=pl", "trainer.max_epochs=1000", *several, multirun=False)
     wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "runs")
     process.send_signal(signal.SIGINT)
     printed, code = finish(process)
