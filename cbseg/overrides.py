@@ -53,6 +53,8 @@ def check_overrides(overrides: Sequence[Override]) -> None:
     """
     for override in overrides:
         key, value = override.get_key_element().lstrip("+"), override.value()
+        if key == "hydra.sweeper.params":
+            raise InputError(f"{key}: give each key that is searched by itself, such as 'optim.lr=interval(1e-5,1e-3)'")
         if (CONF / key).is_dir() and not override.is_delete() and None in getattr(value, "list", [value]):
             check_choice(key, "null", sorted(path.stem for path in (CONF / key).glob("*.yaml")))
 

@@ -139,6 +139,10 @@ def test_a_misspelt_key_or_value_ends_with_one_message_that_lists_what_exists(
         (["trainer=null"], ["trainer=null does not exist; choose one of: ddp, default"]),
         (["logger=null"], ["logger=null does not exist; choose one of: csv, wandb"]),
         (["-m", "optim=adam,null"], ["optim=null does not exist", "sps"]),
+        (
+            ["-m", "hydra.sweeper.params={optim.lr: 'interval(0,1)'}"],
+            ["hydra.sweeper.params: give each key", "optim.lr="],
+        ),
         (["-m", "optim.lr=interval(0,1)"], ["optim.lr=interval(0,1): a sweep takes values", "optim.lr=0.1,0.2"]),
         (["data.root=/d/${b}"], ["data.root: ", "'b' not found", "rename a folder"]),
         (["-m", "data.root=/d/${b}"], ["data.root: ", "'b' not found", "rename a folder"]),
