@@ -55,6 +55,19 @@ def read_checkpoint(file: Path, keys: Iterable[str], remedy: str = "Run it again
     return content
 
 
+def require_intact(file: Path, remedy: str) -> None:
+    """Refuse a checkpoint of which a byte is another than was written, by its own checksums; all of it is read once.
+
+    Raises:
+        InputError: With the file and the remedy.
+    """
+    with damage_refused(file, remedy):
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if name := archive.testzip():
+                    raise ValueError(f"{name} in it is not what was written")
+
+
 @contextmanager
 def damage_refused(file: Path, remedy: str) -> Iterator[None]:
     """Turn whatever the loading of a broken file raises, which can be anything, into one error.

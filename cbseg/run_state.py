@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from cbseg.checkpoint import damage_refused, read_checkpoint
+from cbseg.checkpoint import damage_refused, read_checkpoint, require_intact
 from cbseg.metrics import COUNTING_SCORES
 from cbseg.run_folder import RunFolder
 
@@ -24,6 +24,7 @@ LAST = "last"
 _SHARE, _QUICK = 0.1, 0.5
 """Of a run's time, writing its state may take so much; but what takes less than so many seconds is always written."""
 
+_KEYS = ("state_dict", "callbacks", "epoch", "global_step", "optimizer_states", "lr_schedulers", "loops")
 _REMEDY = (
     "The state_dict of each of trainer.callbacks may hold numbers, texts, lists, dicts and tensors alone. "
     "Remove the file, and the run begins anew"
@@ -176,8 +177,11 @@ class RunState(Checkpoint):
             InputError: If it is damaged.
         """
         last = read_last(begun)
+        require_intact(begun.last, _REMEDY)
         with damage_refused(begun.last, _REMEDY):
             self.load_state_dict(last["callbacks"][self.state_key])
+            if not 1 <= self.best["epoch"] <= self.epochs:
+                raise ValueError(f"its best epoch is {self.best['epoch']} of {self.epochs}")
         self.complete = self.stopped or self.epochs >= max_epochs
         if repair:
             self.write_curves()
@@ -211,13 +215,17 @@ def _write_weights(checkpoint: dict[str, Any], path: Path) -> None:
     part.replace(path)
 
 
-def read_last(folder: RunFolder) -> dict[str, Any]:
+def read_last(folder: RunFolder, *more: str) -> dict[str, Any]:
     """Read a run's ``last.ckpt``, of which what is not looked at stays on disk.
+
+    Args:
+        folder: The run's.
+        more: What it must hold beside what each run's holds.
 
     Raises:
         InputError: If it is damaged, or a callback keeps there what only code can read back.
     """
-    return read_checkpoint(folder.last, ("state_dict", "callbacks", "epoch", "global_step"), _REMEDY)
+    return read_checkpoint(folder.last, (*_KEYS, *more), _REMEDY)
 
 
 def _part(path: Path) -> Path:

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from cbseg.checkpoint import damage_refused, read_checkpoint
+from cbseg.checkpoint import damage_refused, read_checkpoint, require_intact
 from cbseg.config import build
 from cbseg.data.reading import reading_values
 from cbseg.errors import InputError
@@ -45,6 +45,7 @@ def load_parts(config: DictConfig, file: Path, weights: Path, trusted: Collectio
             the weights are damaged or those of another.
     """
     checkpoint = read_checkpoint(weights, ["state_dict"])
+    require_intact(weights, _REMEDY)
     parts = {}
     for key, prefix in _PARTS.items():
         with damage_refused(weights, _REMEDY):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cbseg.config import build
@@ -207,8 +206,8 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
 
 def _began_on_other_data(parts: Parts) -> bool:
     """Tell whether an unfinished run began on other slices or points than those of now."""
-    began = torch.load(parts.state.folder.last, map_location="cpu", weights_only=True)[SliceDataModule.__qualname__]
-    return bool(began != parts.datamodule.state_dict())
+    kept = SliceDataModule.__qualname__
+    return bool(read_last(parts.state.folder, kept)[kept] != parts.datamodule.state_dict())
 
 
 def _split(parts: Parts) -> dict[str, int]:

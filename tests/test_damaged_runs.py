@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_results import SCORES, result, write
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from cbseg import predict
+from cbseg import predict, training
 from cbseg.errors import InputError
 from cbseg.job import Job
+from cbseg.module import SegmentationModule
 from cbseg.run_folder import RunFolder
 from cbseg.sweep import print_plan, summarise
 from experiments import ablation, compare, figures, report, tables
@@ -189,3 +191,124 @@ def test_no_run_writes_where_a_link_in_its_folder_leads(sound, tmp_path):
     job.folder.last.symlink_to(victim)
     with pytest.raises(InputError, match=r"last\.ckpt: is a link"):
         job.folder.open(job.config)
+
+
+class GoesOnError(Exception):
+    """Instead of what a run does once its parts and its folder are ready."""
+
+
+@pytest.fixture(scope="module")
+def unfinished(covid_a, store, tmp_path_factory):
+    """Gives the job of a run that was killed in its second epoch, with its folder below some ``runs``."""
+    began = tmp_path_factory.mktemp("unfinished") / "runs"
+
+    def job(runs):
+        small = ["experiment=phantom", "logger=csv", "trainer.enable_progress_bar=false", "data.image_size=64"]
+        data = ["data.split.val=2", "data.generate=null", f"data.root={covid_a}", f"store={store}"]
+        return Job.of([*small, *data, "trainer.max_epochs=3", "loss=pl", f"runs={runs}"])
+
+    def killed_in_the_second(self, *args, real=SegmentationModule.training_step):
+        if self.current_epoch:
+            raise GoesOnError
+        return real(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmentationModule, "training_step", killed_in_the_second)
+        with pytest.raises(GoesOnError):
+            training.run(job(began))
+
+    def copied(runs):
+        shutil.copytree(began, runs)
+        return job(runs)
+
+    return copied
+
+
+@pytest.fixture
+def resume(unfinished, tmp_path, monkeypatch, caplog):
+    """Gives the unfinished run's folder, and what the same command says of it: that it goes on, or why it does not."""
+    job = unfinished(tmp_path / "runs")
+    caplog.set_level("INFO", "cbseg")
+
+    def ready(*_):
+        raise GoesOnError
+
+    monkeypatch.setattr(training, "fit_and_test", ready)
+
+    def told():
+        try:
+            training.run(job)
+        except GoesOnError:
+            return caplog.text
+        except InputError as error:
+            return f"error: {error}"
+
+    return job.folder, told
+
+
+def test_an_undamaged_run_goes_on(resume):
+    folder, told = resume
+    assert f"{folder}: 6 train, 2 val, 8 test slices, goes on after epoch 1 of 3" in told()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["last.ckpt", "config.yaml", "metrics.csv", "best.ckpt", "error.txt"])
+def test_a_damaged_run_goes_on_whole_or_names_the_file_and_the_way_out(resume, file, damage):
+    folder, told = resume
+    path = folder.path / file
+    path.write_bytes(DAMAGES[damage](path.read_bytes() if path.is_file() else b"content of it\n" * 9))
+    message = told()
+    if file in ("metrics.csv", "best.ckpt", "error.txt"):  # all that they hold is in last.ckpt
+        assert "goes on after epoch 1 of 3" in message
+        assert folder.epochs == 1
+        assert file != "best.ckpt" or "state_dict" in torch.load(path, weights_only=True)
+    elif message.startswith("error:"):
+        assert message.startswith(f"error: {path}: is ")
+        assert "begins anew" in message or "rerun=true" in message
+    else:  # a config that can be read, and is another run's
+        assert file == "config.yaml"
+        assert f"{folder}: " in message
+        assert "; begins anew, and the old run is kept in old/" in message
+        assert list(folder.path.parent.glob("old/*/last.ckpt"))
+
+
+def inside(change):
+    """Change what ``last.ckpt`` holds, by functions of its content and of what the run's state keeps in it."""
+
+    def damage(path):
+        content = torch.load(path, weights_only=True)
+        (state,) = (kept for name, kept in content["callbacks"].items() if name.startswith("RunState"))
+        change(content, state)
+        torch.save(content, path)
+
+    return damage
+
+
+def flip_a_weight(path):
+    """A byte of a tensor, far from all that is parsed, as a bad disk leaves it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(bytes(content))
+
+
+DEEPLY_DAMAGED = {
+    "no optimizer": inside(lambda content, state: content.pop("optimizer_states")),
+    "no callbacks": inside(lambda content, state: content.update(callbacks={})),
+    "callbacks are a list": inside(lambda content, state: content.update(callbacks=[1])),
+    "no history": inside(lambda content, state: state.update(history=[])),
+    "history is a number": inside(lambda content, state: state.update(history=3)),
+    "the best is a text": inside(lambda content, state: state.update(best="high")),
+    "the best is to come": inside(lambda content, state: state["best"].update(epoch=7)),
+    "a flipped weight": flip_a_weight,
+}
+
+
+@pytest.mark.parametrize("damage", DEEPLY_DAMAGED.values(), ids=DEEPLY_DAMAGED)
+def test_a_checkpoint_that_opens_and_is_damaged_inside_is_damage_too(resume, damage):
+    folder, told = resume
+    damage(folder.last)
+    message = told()
+    assert message.startswith(f"error: {folder.last}: is damaged")
+    assert "Remove the file, and the run begins anew" in message
+    folder.last.unlink()
+    assert "6 train, 2 val, 8 test slices\n" in told()
