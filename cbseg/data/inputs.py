@@ -17,7 +17,7 @@ from cbseg.data.scans import is_picture
 from cbseg.errors import InputError
 
 _DICOM = (".dcm", ".dicom", ".ima")
-_NARROWEST, _WIDEST = 50.0, 2000.0  # mm, of a slice; a newborn's chest is 100 mm wide, a scanner's widest field 850 mm
+_NARROWEST, _WIDEST = 40.0, 2000.0  # mm, of a slice or of a part cut out; a scanner's widest field is 850 mm, or 85 "cm"
 
 
 class CT(NamedTuple):
