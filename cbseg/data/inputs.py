@@ -17,7 +17,7 @@ from cbseg.data.scans import is_picture
 from cbseg.errors import InputError
 
 _DICOM = (".dcm", ".dicom", ".ima")
-_NARROWEST, _WIDEST = 40.0, 2000.0  # mm, of a slice or of a part cut out; a scanner's widest field is 850 mm, or 85 "cm"
+_NARROWEST, _WIDEST = 40.0, 2000.0  # mm, of a slice or of a part cut out; a scanner's widest field is 850 mm
 
 
 class CT(NamedTuple):
