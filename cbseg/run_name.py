@@ -40,7 +40,8 @@ FREE_KEYS = (
 """Keys, with all below them, that change no result: where things lie, what is shown and logged on the way, and what is
 measured besides."""
 
-_LONGEST = 160
+LONGEST = 160
+"""Characters of a name, before the hash of what was cut off."""
 
 
 def is_free(key: str) -> bool:
@@ -122,7 +123,7 @@ def name_of(changed: Mapping[str, str]) -> str:
     """
     ordered = sorted(changed.items())
     pairs = [_pair(key, value) for key, value in ordered]
-    short = ",".join(_pair(key, value.rstrip("/").rpartition("/")[2]) for key, value in ordered)[:_LONGEST]
+    short = ",".join(_pair(key, value.rstrip("/").rpartition("/")[2]) for key, value in ordered)[:LONGEST]
     ambiguous = any(sign in value for value in changed.values() for sign in ",=")
     return file_name(short, whole=repr(ordered) if ambiguous else ",".join(pairs))
 
@@ -137,7 +138,7 @@ def file_name(text: str, whole: str | None = None) -> str:
     >>> file_name("../optim=sps")
     '_._optim=sps-4ad4bb'
     """
-    short = re.sub(r"[^\w.=~+@,-]", "_", text, flags=re.ASCII)[: _LONGEST + 40]
+    short = re.sub(r"[^\w.=~+@,-]", "_", text, flags=re.ASCII)[: LONGEST + 40]
     short = re.sub(r"^\.", "_", short)
     whole = text if whole is None else whole
     return short if short == whole else f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"

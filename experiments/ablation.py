@@ -18,6 +18,7 @@ import pandas as pd
 from cbseg.errors import InputError, check_choice
 from cbseg.folds import pool_folds
 from cbseg.results import Result, by_setting, find_results
+from cbseg.run_name import LONGEST
 from experiments.command_line import one_message, parse_with_runs
 from experiments.compare import ALL_SCORES, BySeed, compare, explanation
 from experiments.table_format import MISSING, Cell, Table
@@ -39,7 +40,7 @@ def rows_of(results: Mapping[Path, Result]) -> dict[str, dict[str, dict[int, Pat
 
 def _named(rows: Mapping[tuple[str, str], dict[int, Path]]) -> dict[str, dict[int, Path]]:
     """Name rows by their loss and those parts of their setting's title that not all have, in the losses' order."""
-    parts = {title: re.sub(r"-[0-9a-f]{6}(?= \(|$)", "", title).split(",") for _, title in rows}
+    parts = {title: _parts(title) for _, title in rows}
     common = set.intersection(*map(set, parts.values()))
     order = list(titles(loss for loss, _ in rows))
     names = {
@@ -48,6 +49,14 @@ def _named(rows: Mapping[tuple[str, str], dict[int, Path]]) -> dict[str, dict[in
     }
     times = Counter(names.values())
     return {name if times[name] == 1 else " ".join(row): rows[row] for row, name in names.items()}
+
+
+def _parts(title: str) -> list[str]:
+    """Return what a setting's title says that it changes, without a last part that was cut as the name was too long."""
+    name, bracket, differing = title.partition(" (")
+    name, hashed = re.subn(r"-[0-9a-f]{6}$", "", name)
+    parts = name.split(",")
+    return parts[: -1 if hashed and len(name) >= LONGEST else None] + [f"({differing}"] * bool(bracket)
 
 
 def by_numbers(text: str) -> list[str | float]:

@@ -138,6 +138,17 @@ def test_settings_that_differ_in_what_their_names_lose_keep_their_whole_names(tm
     assert list(rows) == ["cb_flip model.weights=vgg.pth-0123ab", "cb_flip model.weights=vgg.pth-89ef01"]
 
 
+def test_rows_whose_long_names_were_cut_at_other_places_are_named_by_what_they_change(tmp_path):
+    for labelled in (5, 45):
+        name = f"data.labelled={labelled},experiment=cv,model.weights={'w' * 113},trainer.check_val_every_n_epoch=8"[
+            :160
+        ]
+        for fold in range(2):
+            held_out(tmp_path, fold, f"{name}-01ab{labelled:02}", keys={"data.labelled": str(labelled)})
+    (rows,) = ablation.rows_of(pool_folds(find_results(tmp_path))).values()
+    assert list(rows) == ["cb_flip data.labelled=5", "cb_flip data.labelled=45"]
+
+
 def test_an_ablation_of_the_last_epochs_weights_says_so(tmp_path):
     a_race(tmp_path)
     markdown = ablation.write(tmp_path, None, "dice", None, last=True)
