@@ -1,6 +1,7 @@
 """The CTs that a user names, in whatever form they lie there, and what the labels of each are called."""
 
 import contextlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +17,10 @@ from cbseg.data.reading import reading
 from cbseg.data.scans import is_picture
 from cbseg.errors import InputError
 
+log = logging.getLogger(__name__)
+
 _DICOM = (".dcm", ".dicom", ".ima")
-_NARROWEST, _WIDEST = 40.0, 2000.0  # mm, of a slice or of a part cut out; a scanner's widest field is 850 mm
+_NARROWEST, _WIDEST = 40.0, 2000.0  # mm, of a slice; a scanner's widest field is 850 mm
 
 
 class CT(NamedTuple):
@@ -107,7 +110,7 @@ def open_volume(path: Path, files: Sequence[Path] = ()) -> NiftiVolume | DicomSe
         files: Those of the folder to take; all by default.
 
     Raises:
-        InputError: If it is none of these, cannot be read, or its slices have no chest's size.
+        InputError: If it is none of these, cannot be read, or its slices are too wide for a chest.
     """
     with reading(path, advice="check the path and its permissions"):
         require_file_or_folder(path)
@@ -135,14 +138,14 @@ def require_file_or_folder(path: Path) -> None:
 
 
 def _of_a_chest(volume: NiftiVolume | DicomSeries) -> NiftiVolume | DicomSeries:
-    """Refuse a volume whose header gives other units than mm, as millilitres would be of those."""
+    """Refuse a volume in other units than mm, as millilitres would be of those; warn of one that may be a part."""
     _, rows, columns = volume.spacing
     sides = (volume.shape[1] * rows, volume.shape[2] * columns)
-    if min(sides) < _NARROWEST or max(sides) > _WIDEST:
-        raise InputError(
-            f"{volume.name}: its slices are {sides[0]:.4g} × {sides[1]:.4g} mm, which is no chest's size; correct its "
-            "PixelSpacing, or its NIfTI header's spacing and unit (xyzt_units)"
-        )
+    told = f"{volume.name}: its slices are {sides[0]:.4g} × {sides[1]:.4g} mm, which is no chest's size; "
+    if max(sides) > _WIDEST:
+        raise InputError(f"{told}correct its PixelSpacing, or its NIfTI header's spacing and unit (xyzt_units)")
+    if min(sides) < _NARROWEST:
+        log.warning("%sif it is no part of one, millilitres are wrong, and its PixelSpacing is to be corrected", told)
     return volume
 
 
