@@ -97,14 +97,17 @@ def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(sweep, tmp_
     """``CHAOS_KILLS=25`` makes it a long one."""
     stops = ("selection.patience=1", "+trainer.min_epochs=3", "+optim/scheduler=cosine")
     overrides = ("loss=pl,cb_lcfcn", "seed=0,1", *stops)
+    begun = time.monotonic()
     undisturbed = sweep(*overrides, runs=tmp_path / "undisturbed")
+    wait_for("covidA/pl/seed0*/last.ckpt", tmp_path / "undisturbed")
+    first = time.monotonic() - begun  # the first epoch, on this machine and as busy as it is
     rng, kills = random.Random(0), int(os.environ.get("CHAOS_KILLS", "2"))
     printed, code = finish(undisturbed)
     assert code == 0, printed
     for _ in range(kills):
         process = sweep(*overrides)
         try:
-            process.wait(rng.uniform(6, 12))
+            process.wait(first * rng.uniform(0.8, 1.6))
         except subprocess.TimeoutExpired:
             process.kill()  # the sweep alone: its child must notice
         process.wait()
@@ -285,9 +288,26 @@ def test_optuna_looks_for_the_best_validation_score_and_the_summary_tells_of_its
     assert found.best_value == max(metrics(folder)["val"]["val/dice"] for folder in folders(tmp_path / "runs"))
 
 
-def test_two_processes_score_each_slice_once_and_as_one_process_does_whatever_the_strategy(sweep, tmp_path):
+OPINION = """
+import pytorch_lightning as pl
+import torch
+
+class Opinion(pl.Callback):
+    def on_fit_start(self, trainer, module):
+        generator = torch.Generator().manual_seed(0)
+        for parameter in module.parameters():
+            if not parameter.any():  # the last layers are zeros at first, and predict nothing
+                parameter.data = torch.randn(parameter.shape, generator=generator)
+"""
+
+
+def test_two_processes_score_each_slice_once_and_as_one_process_does_whatever_the_strategy(
+    sweep, tmp_path, monkeypatch
+):
+    (tmp_path / "opinion.py").write_text(OPINION)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     strategies = ("auto", "ddp_find_unused_parameters_true")
-    untrained = ("loss=pl", "optim.lr=0", "trainer.max_epochs=1")
+    untrained = ("loss=pl", "optim.lr=0", "trainer.max_epochs=1", "+trainer.callbacks.some._target_=opinion.Opinion")
     two = ("trainer.devices=2", "trainer.accelerator=cpu")
     several = [("trainer=ddp", *two), *((f"+trainer.strategy={name}", *two) for name in strategies)]
     found = []
@@ -297,6 +317,7 @@ def test_two_processes_score_each_slice_once_and_as_one_process_does_whatever_th
         (folder,) = folders(tmp_path / str(k))
         found.append({key: metrics(folder)[key] for key in SAME})
     assert found == [found[0]] * len(found)
+    assert sum(counts["tp"] + counts["fp"] > 0 for counts in found[0]["scans"].values()) > 4
 
 
 def test_two_processes_train_and_go_on_after_one_died(sweep, tmp_path):
