@@ -40,8 +40,7 @@ FREE_KEYS = (
 """Keys, with all below them, that change no result: where things lie, what is shown and logged on the way, and what is
 measured besides."""
 
-LONGEST = 160
-"""Characters of a name, before the hash of what was cut off."""
+_LONGEST = 160
 
 
 def is_free(key: str) -> bool:
@@ -123,7 +122,7 @@ def name_of(changed: Mapping[str, str]) -> str:
     """
     ordered = sorted(changed.items())
     pairs = [_pair(key, value) for key, value in ordered]
-    short = ",".join(_pair(key, value.rstrip("/").rpartition("/")[2]) for key, value in ordered)[:LONGEST]
+    short = ",".join(_pair(key, value.rstrip("/").rpartition("/")[2]) for key, value in ordered)[:_LONGEST]
     ambiguous = any(sign in value for value in changed.values() for sign in ",=")
     return file_name(short, whole=repr(ordered) if ambiguous else ",".join(pairs))
 
@@ -138,10 +137,20 @@ def file_name(text: str, whole: str | None = None) -> str:
     >>> file_name("../optim=sps")
     '_._optim=sps-4ad4bb'
     """
-    short = re.sub(r"[^\w.=~+@,-]", "_", text, flags=re.ASCII)[: LONGEST + 40]
+    short = re.sub(r"[^\w.=~+@,-]", "_", text, flags=re.ASCII)[: _LONGEST + 40]
     short = re.sub(r"^\.", "_", short)
     whole = text if whole is None else whole
     return short if short == whole else f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
+
+
+def name_parts(name: str) -> list[str]:
+    """Return the pairs in a setting's name, without its hash, and without a last one that was cut as it was too long.
+
+    >>> name_parts("optim.lr=0.1,model.weights=vgg.pth-0123ab")
+    ['optim.lr=0.1', 'model.weights=vgg.pth']
+    """
+    short, hashed = re.subn(r"-[0-9a-f]{6}$", "", name)
+    return short.split(",")[: -1 if hashed and len(short) >= _LONGEST else None]
 
 
 def _pair(key: str, value: str) -> str:

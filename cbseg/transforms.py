@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbseg.errors import ArgumentError
-from cbseg.losses.base import Batch
 from cbseg.points import IGNORE
 
 _MOST_ZOOM = 8
@@ -176,12 +175,3 @@ def apply_each(transforms: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) 
         - batch: :math:`(B, *, H, W)` with B transforms; output: the same shape.
     """
     return torch.stack([transform(x) for transform, x in zip(transforms, batch, strict=True)])
-
-
-def second_view(transforms: Sequence[Transform], batch: Batch) -> Batch:
-    """Return t(X) and t(Y) of a batch's ``image``, ``mask`` and ``points`` (Alg. 1, line 7), a t for each image."""
-    return {
-        "image": apply_each(transforms, batch["image"]),
-        "mask": apply_each(transforms, batch["mask"]),
-        "points": apply_each([t.points for t in transforms], batch["points"]),
-    }

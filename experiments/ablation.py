@@ -18,7 +18,7 @@ import pandas as pd
 from cbseg.errors import InputError, check_choice
 from cbseg.folds import pool_folds
 from cbseg.results import Result, by_setting, find_results
-from cbseg.run_name import LONGEST
+from cbseg.run_name import name_parts
 from experiments.command_line import one_message, parse_with_runs
 from experiments.compare import ALL_SCORES, BySeed, compare, explanation
 from experiments.table_format import MISSING, Cell, Table
@@ -52,11 +52,9 @@ def _named(rows: Mapping[tuple[str, str], dict[int, Path]]) -> dict[str, dict[in
 
 
 def _parts(title: str) -> list[str]:
-    """Return what a setting's title says that it changes, without a last part that was cut as the name was too long."""
+    """Return what a setting's title says that it changes, and what tells it apart from others of its name."""
     name, bracket, differing = title.partition(" (")
-    name, hashed = re.subn(r"-[0-9a-f]{6}$", "", name)
-    parts = name.split(",")
-    return parts[: -1 if hashed and len(name) >= LONGEST else None] + [f"({differing}"] * bool(bracket)
+    return name_parts(name) + [f"({differing}"] * bool(bracket)
 
 
 def by_numbers(text: str) -> list[str | float]:

@@ -1,11 +1,13 @@
 """CB, the consistency-based loss (paper §3, eq. 1 and 3, Alg. 1), around any supervised loss."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from cbseg.errors import ArgumentError, check_choice
 from cbseg.losses.base import Batch, Net, SupervisedLoss, Terms, with_total
-from cbseg.transforms import RandomTransform, apply_each, second_view
+from cbseg.transforms import RandomTransform, Transform, apply_each
 
 
 def consistency_loss(first: Tensor, second: Tensor, compare: str = "probs") -> Tensor:
@@ -35,6 +37,15 @@ def consistency_loss(first: Tensor, second: Tensor, compare: str = "probs") -> T
     if compare == "probs":
         first, second = first.softmax(1), second.softmax(1)
     return (first - second).abs().mean()
+
+
+def second_view(transforms: Sequence[Transform], batch: Batch) -> Batch:
+    """Return t(X) and t(Y) of a batch's ``image``, ``mask`` and ``points`` (Alg. 1, line 7), a t for each image."""
+    return {
+        "image": apply_each(transforms, batch["image"]),
+        "mask": apply_each(transforms, batch["mask"]),
+        "points": apply_each([t.points for t in transforms], batch["points"]),
+    }
 
 
 class Consistency(nn.Module):

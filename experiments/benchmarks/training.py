@@ -22,12 +22,12 @@ from cbseg.data.preprocess import normalise
 from cbseg.data.splits import by_scan
 from cbseg.hardware import keep_freed_memory
 from cbseg.losses.base import SupervisedLoss, Terms, with_total
-from cbseg.losses.consistency import Consistency, consistency_loss
+from cbseg.losses.consistency import Consistency, consistency_loss, second_view
 from cbseg.metrics import count_pixels
 from cbseg.module import predict_mask
 from cbseg.parts import build_module
 from cbseg.trainer import build_trainer
-from cbseg.transforms import apply_each, second_view
+from cbseg.transforms import apply_each
 from experiments.benchmarks.noise import SIZE, NoiseScan
 
 BATCH = 8  # §4.2
