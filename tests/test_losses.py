@@ -12,6 +12,8 @@ from skimage.transform import resize
 from cbseg.config import compose
 from cbseg.errors import InputError
 from cbseg.losses.consistency import Consistency, consistency_loss
+from cbseg.losses.gated_crf import GatedCRF
+from cbseg.losses.lcfcn import LCFCNLoss
 from cbseg.losses.point import PointLoss, grow_clicks, grown_point_loss, point_loss
 from cbseg.losses.supervised import WeightedBCEIoULoss, weighted_bce_iou_loss
 from cbseg.points import IGNORE
@@ -275,6 +277,8 @@ def test_the_released_consistency_is_that_of_one_logit_the_difference_of_ours(se
     [
         (lambda: Consistency(PointLoss(), RandomTransform(), compare="probz"), "probs, logits"),
         (lambda: Consistency(PointLoss(), RandomTransform(), weight=-1), "λ"),
+        (lambda: Consistency(LCFCNLoss(), RandomTransform(zoom=2)), "zoom=2: leaves points outside"),
+        (lambda: Consistency(GatedCRF(LCFCNLoss()), RandomTransform(zoom=2)), "zoom=2: leaves points outside"),
         (lambda: PointLoss("pixel"), "image, batch"),
         (lambda: RandomTransform(rotations=(0, 45)), "multiples of 90"),
         (lambda: RandomTransform(zoom=0.5), "zoom=0.5: give a number from 1"),

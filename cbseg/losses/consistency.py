@@ -63,7 +63,9 @@ class Consistency(nn.Module):
         compare: What is compared, ``probs`` or ``logits``.
 
     Raises:
-        InputError: If λ is negative, ``compare`` does not exist, or ``supervised`` is a consistency loss itself.
+        InputError: If λ is negative, ``compare`` does not exist, or ``supervised`` is a consistency loss itself; or if
+            ``transforms`` zoom, but ``supervised`` takes what lies beyond the points for healthy: a region's point may
+            lie outside the part that is seen.
     """
 
     def __init__(
@@ -79,6 +81,11 @@ class Consistency(nn.Module):
             raise ArgumentError(f"weight={weight}: λ is a number, 0 or more")
         if not isinstance(supervised, SupervisedLoss):
             raise ArgumentError(f"supervised: {type(supervised).__name__} compares no single view; take such as pl")
+        if supervised.labels is None and transforms.zoom > 1:
+            raise ArgumentError(
+                f"transforms.zoom={transforms.zoom}: leaves points outside, but this loss takes regions "
+                "without a point for healthy, as LCFCN does; give 1 (loss=cb_crf in place of cb_zoom), or take pl"
+            )
         self.supervised = supervised
         self.labels = supervised.labels
         self.transforms = transforms
