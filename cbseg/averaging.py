@@ -45,4 +45,7 @@ class EMAWeights(WeightAveraging):
         """Take up one step's weights; ``steps`` went before."""
         decay = ((1 + steps) / (10 + steps)).clamp(max=self.decay)
         for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, (1 - decay).to(average.dtype))
+            if average.is_floating_point():
+                average.lerp_(weight, (1 - decay).to(average.dtype))
+            else:  # such as how many batches a batch norm has seen
+                average.copy_(weight)

@@ -47,6 +47,23 @@ def test_the_average_is_kept_where_training_happens():
     assert callback._average_model.n_averaged.device.type == "cpu"
 
 
+def test_batch_norms_are_averaged_and_count_their_batches():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).train()
+    module = LightningModule()
+    module.net = network
+    callback = EMAWeights(0.5)
+    callback.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))), module, "fit")
+    expected = None
+    for n in range(4):
+        network(torch.rand(2, 3, 4, 4))
+        callback._average_model.update_parameters(module)
+        mean, decay = network[1].running_mean.clone(), min(0.5, (1 + n) / (10 + n))
+        expected = mean if expected is None else decay * expected + (1 - decay) * mean
+    averaged = callback._average_model.module.net[1]
+    assert averaged.num_batches_tracked == 4
+    torch.testing.assert_close(averaged.running_mean, expected)
+
+
 @pytest.mark.parametrize("decay", [0, 1, 1.5, -0.1, "much", float("nan")])
 def test_a_decay_that_averages_nothing_is_refused(decay):
     with pytest.raises(InputError, match=f"decay={decay}: give a number between 0 and 1"):
