@@ -196,7 +196,7 @@ def fit_and_test(parts: Parts, last: Path | None) -> dict[str, Any]:
     return {
         **selected,
         "last": last_epoch or selected,
-        "val": {score: state.best[score]},
+        "val": {score: state.best.get(score)},
         "best_epoch": int(state.best["epoch"]),
         "epochs": state.epochs,
         "images_per_second": round(state.epochs * samples / state.seconds, 2),

@@ -151,6 +151,24 @@ def test_image_reduction_weighs_images_alike_and_batch_reduction_pixels():
     assert point_loss(logits, points, "batch").item() == pytest.approx((3 * one + other) / 4)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [PointLoss(), PointLoss("batch"), PointLoss(radius=0.2), PointLoss("batch", radius=0.2), WeightedBCEIoULoss()],
+    ids=["image", "batch", "grown", "grown batch", "full"],
+)
+def test_images_without_labels_do_not_change_what_a_loss_is(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 2, 9, 9, generator=generator)
+    labels = torch.full((5, 9, 9), IGNORE)
+    labels[:2, 2, 3], labels[:2, 6, 5:] = 1, 0
+    alone, beside = (
+        loss.terms(logits[:n], {"image": logits[:n], "points": labels[:n], "mask": labels[:n]}) for n in (2, 5)
+    )
+    for name, term in alone.items():
+        assert term > 0
+        torch.testing.assert_close(beside[name], term)
+
+
 @pytest.mark.parametrize("reduction", ["image", "batch"])
 def test_point_loss_without_annotated_pixels_is_zero_with_zero_gradient(reduction):
     logits = torch.randn(2, 2, 4, 4, requires_grad=True)

@@ -18,12 +18,20 @@ class EpochSampler(Sampler[int]):
         replacement: Whether each draw is from all slices; else every slice is drawn once before any is drawn again.
         seed: The run's seed.
         share: This process's number and how many there are; each gets as many, and up to one less are left over.
+        name: Samplers of other names draw in other orders.
     """
 
     def __init__(
-        self, places: range, samples: int, replacement: bool, seed: int, share: tuple[int, int] = (0, 1)
+        self,
+        places: range,
+        samples: int,
+        replacement: bool,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        name: str = "epoch",
     ) -> None:
         self.places, self.samples, self.replacement, self.seed, self.share = places, samples, replacement, seed, share
+        self.name = name
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -34,7 +42,7 @@ class EpochSampler(Sampler[int]):
         return self.samples // self.share[1]
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"epoch {self.epoch}"))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"{self.name} {self.epoch}"))
         if self.replacement:
             order = torch.randint(len(self.places), (self.samples,), generator=generator)
         else:

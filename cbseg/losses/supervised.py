@@ -25,12 +25,12 @@ def weighted_bce_iou_terms(logits: Tensor, mask: Tensor) -> Terms:
     weight = weight * (mask != IGNORE)[:, None]
     p = odds.sigmoid()
     bce = F.binary_cross_entropy_with_logits(odds, y, reduction="none")
-    over = (2, 3)
+    over, known = (2, 3), (mask != IGNORE).flatten(1).any(1).sum().clamp(min=1)  # images
     intersection = (weight * p * y).sum(over)
     union = (weight * (p + y - p * y)).sum(over)
     return {
-        "bce": ((weight * bce).sum(over) / weight.sum(over).clamp(min=1)).mean(),
-        "iou": (1 - (intersection + 1) / (union + 1)).mean(),
+        "bce": ((weight * bce).sum(over) / weight.sum(over).clamp(min=1)).mean(1).sum() / known,
+        "iou": (1 - (intersection + 1) / (union + 1)).mean(1).sum() / known,
     }
 
 
@@ -42,9 +42,9 @@ def weighted_bce_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
         L = \frac{\sum w \cdot \mathrm{bce}(p, y)}{\sum w}
             + 1 - \frac{\sum w\,p\,y + 1}{\sum w\,(p + y - p\,y) + 1}
 
-    per image, then the mean over images; with more than two classes also over the foreground classes, each against
-    the rest. Pixels outside the image count as background in the average pool, and so do those whose class is not
-    known; these have the weight 0.
+    per image, then the mean over images of which anything is known; with more than two classes also over the foreground
+    classes, each against the rest. Pixels outside the image count as background in the average pool, and so do those
+    whose class is not known; these have the weight 0.
 
     Args:
         logits: Raw scores.

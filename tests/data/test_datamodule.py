@@ -83,6 +83,28 @@ def test_an_epoch_of_a_number_of_samples_counts_unlabelled_ones_too(make):
     assert [len(batch["name"]) for batch in found] == [4, 4, 4, 4]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("samples", [2, 5, 7, 9])
+def test_processes_get_as_many_batches_with_unlabelled_slices_as_they_are_told(make, monkeypatch, processes, samples):
+    datamodule = make("data.labelled=3", "data.batch_size=4", "data.unlabelled=2", f"data.epoch={2 * samples}")
+    for rank in range(processes):
+        monkeypatch.setattr(datamodule, "_share", lambda rank=rank: (rank, processes))
+        loader = datamodule.train_dataloader()
+        found = batches(datamodule)
+        assert len(loader) == len(found)
+        unlabelled = [int((batch["points"] == IGNORE).flatten(1).all(1).sum()) for batch in found]
+        assert unlabelled == [2 // processes] * len(found)
+
+
+def test_labelled_slices_meet_other_unlabelled_ones_in_each_epoch(make):
+    datamodule = make("data.labelled=3", "data.batch_size=2", "data.unlabelled=1")
+    partners = {}
+    for epoch in range(9):
+        for batch in batches(datamodule, epoch):
+            partners.setdefault(batch["name"][0], set()).add(batch["name"][1])
+    assert all(len(others) > 1 for others in partners.values())
+
+
 def test_unlabelled_slices_that_do_not_exist_are_refused(make):
     with pytest.raises(InputError, match="data.unlabelled=1: each of the 6 training slices is labelled"):
         make("data.unlabelled=1")
