@@ -83,7 +83,7 @@ class SegmentationModule(pl.LightningModule):
         self.optimizer = optimizer
         self.schedule, self.interval, self.monitor = schedule, interval, monitor
         self.watch = FiniteLossWatch()
-        self.num_classes, self.seed = len(decision.correction), seed
+        self.num_classes, self.seed = len(decision.learned), seed
         self.scores = MetricCollection([SegmentationScores(self.num_classes), CountingScores()])
         self.surface = surface
         self.test_counts: dict[int, Counts] = {}

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -51,14 +52,20 @@ def prepare(job: Job) -> Parts:
     monitor = config.selection.monitor
     state = RunState(job.folder, monitor, best_is(monitor))
     trainer, timer = build_run_trainer(config, state)
+    if str(config.optim.get("_target_")).startswith("momo."):
+        require_one_loss(config, trainer)
     datamodule.setup()
     if not config.compile:
-        check_network(module.net, datamodule.image_size, config.model.num_classes)
+        for size in module.decision.sizes(datamodule.image_size):
+            check_network(module.net, size, config.model.num_classes)
     if not datamodule.can_teach(module.loss.labels):
         what = "mask shows infection" if module.loss.labels == "mask" else "pixel is annotated"
         raise InputError(
             f"data.root={config.data.root}: no {what} in a slice that trains; this loss learns nothing there"
         )
+    if module.decision.rule == "prior":
+        loss: Any = module.loss
+        module.decision.learn(loss.shares(datamodule.label_counts(loss.labels, module.num_classes)))
     if module.loss.labels is None and datamodule.annotate.by_people:
         log.warning(
             "data.root=%s: this loss takes what nobody clicked on for background, in each slice with clicks; click on "
@@ -74,6 +81,25 @@ def prepare(job: Job) -> Parts:
         )
         state.monitor = LAST
     return Parts(datamodule, module, trainer, timer, state)
+
+
+def require_one_loss(config: DictConfig, trainer: pl.Trainer) -> None:
+    """Refuse settings under which an optimiser that steps by its loss is given another loss than its gradient's.
+
+    Raises:
+        InputError: If several processes train, each with its own loss, or gradients are accumulated over batches; or if
+            the optimiser averages losses, which a run that goes on would have lost.
+    """
+    for key, given, usual in (
+        ("trainer.devices", trainer.world_size, 1),
+        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+        ("optim.beta", config.optim.get("beta", 0.0), 0.0),
+    ):
+        if given != usual:
+            raise InputError(
+                f"{key}={given}: SPS takes its step from the loss of one batch on one device, without averages; give "
+                f"{usual:g}, or take optim=adam"
+            )
 
 
 def build_module(config: DictConfig) -> SegmentationModule:

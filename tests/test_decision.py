@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from cbseg.config import build, compose
-from cbseg.decision import TTA, Decision
+from cbseg.decision import TTA, Decision, estimate_prior
 from cbseg.errors import InputError
 from cbseg.parts import build_module
+from cbseg.prediction.predictor import Predictor
 from cbseg.transforms import FlipRotation
 from tests.test_training import metrics
 
@@ -57,36 +58,60 @@ def from_labels(share, count, generator):
     return truth, 1.5 * score - 1.5**2 / 2
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
-def test_the_prior_of_unlabelled_pixels_is_found_and_corrects_the_decision(share):
-    truth, odds = from_labels(share, 200_000, torch.Generator().manual_seed(0))
-    images = torch.stack([torch.zeros_like(odds), odds]).view(1, 2, 400, 500)
+def of_odds(odds, shape):
+    """Logits of one image of these log-odds."""
+    return torch.stack([torch.zeros_like(odds), odds]).view(1, 2, *shape)
+
+
+def decided(logits, shares):
     decision = Decision(2, rule="prior")
-    prior = decision.estimate(nn.Identity(), images.split(1), torch.tensor([0.5, 0.5]))
+    decision.learn(torch.tensor(shares))
+    return decision(nn.Identity(), logits).argmax(1)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
+def test_the_prior_of_an_image_is_found_without_its_mask_and_corrects_the_decision(share):
+    truth, odds = from_labels(share, 200_000, torch.Generator().manual_seed(0))
+    logits = of_odds(odds, (400, 500))
+    prior = estimate_prior(logits.softmax(1), torch.tensor([0.5, 0.5]))
     assert prior.sum().item() == pytest.approx(1)
-    assert prior[1].item() == pytest.approx(share, abs=0.01)
-    assert decision.correction.diff().item() == pytest.approx(math.log(prior[1] / prior[0]), rel=1e-5)
-    right = decision(nn.Identity(), images).argmax(1).flatten() == truth
-    uncorrected = images.argmax(1).flatten() == truth
-    gained = right.float().mean() - uncorrected.float().mean()
+    assert prior[0, 1].item() == pytest.approx(share, abs=0.01)
+    right = decided(logits, [0.5, 0.5]).flatten() == truth
+    gained = right.float().mean() - (odds > 0).eq(truth).float().mean()
     assert gained > 0.05 if share < 0.5 else gained > -0.001
+
+
+def test_each_image_has_a_prior_of_its_own():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.cat([of_odds(from_labels(share, 10_000, generator)[1], (100, 100)) for share in (0.05, 0.5)])
+    together = decided(images, [0.5, 0.5])
+    assert together.equal(torch.cat([decided(image[None], [0.5, 0.5]) for image in images]))
+
+
+def test_the_prior_of_three_classes_is_found():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.8, 0.05, 0.15])
+    truth = torch.multinomial(shares, 200_000, replacement=True, generator=generator)
+    logits = torch.randn(3, 200_000, generator=generator)
+    logits[truth, torch.arange(200_000)] += 2  # of normals with means of 0 and 2, the log-likelihood is twice the score
+    probs = (2 * logits).softmax(0).view(1, 3, 400, 500)
+    torch.testing.assert_close(estimate_prior(probs, torch.full((3,), 1 / 3))[0], shares, atol=0.005, rtol=0)
 
 
 def test_labels_as_common_as_the_pixels_need_no_correction():
     _, odds = from_labels(0.2, 100_000, torch.Generator().manual_seed(1))
-    odds = odds + math.log(0.2 / 0.8)
+    logits = of_odds(odds + math.log(0.2 / 0.8), (250, 400))
+    prior = estimate_prior(logits.softmax(1), torch.tensor([0.8, 0.2]))
+    assert prior[0, 1].item() == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize("certainty", [5.0, 200.0])
+def test_an_image_without_infection_has_none_and_finite_logits(certainty):
+    logits = of_odds(torch.full((2500,), -certainty), (50, 50))
     decision = Decision(2, rule="prior")
-    decision.estimate(
-        nn.Identity(), [torch.stack([torch.zeros_like(odds), odds]).view(1, 2, 250, 400)], torch.tensor([0.8, 0.2])
-    )
-    assert decision.correction.abs().max() < 0.05
-
-
-def test_an_estimate_that_runs_into_nothing_is_warned_of(caplog):
-    images = torch.stack([torch.full((50, 50), 20.0), torch.zeros(50, 50)])[None]
-    prior = Decision(2, rule="prior").estimate(nn.Identity(), [images], torch.tensor([0.5, 0.5]))
-    assert "class 1 was estimated to be" in caplog.text
-    assert prior.min() == pytest.approx(1e-3)
+    given = decision(nn.Identity(), logits)
+    assert given.isfinite().all()
+    assert not given.argmax(1).any()
 
 
 @pytest.mark.parametrize("setting", [{"tta": "all"}, {"rule": "dice"}])
@@ -105,14 +130,32 @@ def test_a_loss_whose_probabilities_are_not_those_of_labels_takes_no_prior():
                 build_module(config)
 
 
-def test_a_run_keeps_its_correction_with_the_weights_that_it_tested(train, caplog):
-    plain = metrics(train("loss=pl", "trainer.max_epochs=3", "trainer.precision=32-true"))
-    folder = train("loss=pl", "trainer.max_epochs=3", "trainer.precision=32-true", "decision.rule=prior")
-    kept = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]["decision.correction"]
-    assert kept.abs().max() > 0
-    assert "of all pixels" in caplog.text
+def test_a_run_decides_by_the_shares_of_its_labels_which_stay_with_all_its_weights(train):
+    plain = metrics(train("loss=full", "selection.monitor=last"))
+    folder = train("loss=full", "selection.monitor=last", "decision.rule=prior")
+    kept = [Predictor(folder, weights, "cpu").decision.learned for weights in ("best", "last")]
+    assert kept[0].equal(kept[1])
+    assert kept[0][1] < 0.49
     assert metrics(folder)["counts"] != plain["counts"]
     assert metrics(folder)["val"] == plain["val"]
+
+
+COUNTS = torch.tensor([[1.0, 1.0], [10_000.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "infected"),
+    [
+        (["loss=pl"], 0.25),
+        (["loss=pl", "protocol.reduction=batch"], 1 / 10_002),
+        (["loss=cb_zoom"], 0.25),
+        (["loss=cb_zoom", "protocol.reduction=batch"], 1 / 10_002),
+        (["loss=full"], 0.25),
+    ],
+)
+def test_shares_of_labels_are_those_that_minimise_the_loss(overrides, infected):
+    shares = build(compose(overrides).loss, "loss").shares(COUNTS)
+    torch.testing.assert_close(shares, torch.tensor([1 - infected, infected]))
 
 
 def test_a_run_tests_the_average_of_views(train):

@@ -51,7 +51,7 @@ def saved(tmp_path):
         folder.config.write_text(yaml.safe_dump(config))
         net = net or fcn8.FCN8(**{key: value for key, value in FCN8.items() if key != "_target_"})
         state = {f"net.{name}": x for name, x in net.state_dict().items()}
-        torch.save({"state_dict": state | {"decision.correction": torch.zeros(2)}}, folder.best)
+        torch.save({"state_dict": state | {"decision.learned": torch.zeros(2)}}, folder.best)
         return folder
 
     return one

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from skimage.measure import label
 
+from cbseg import parts
 from cbseg.data.covid_a import FOLDERS
 from cbseg.data.datamodule import SliceDataModule
 from cbseg.errors import InputError
@@ -188,6 +189,38 @@ def test_patience_stops_early(train):
 def test_sps_trains_without_a_learning_rate(train):
     log = log_of(train("loss=pl", "optim=sps", "trainer.max_epochs=25"))
     assert min(log["train/loss"][-10:]) < 0.7 * log["train/loss"][0]  # single steps swing, by processor too
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["+trainer.accumulate_grad_batches=2", "trainer.devices=2", "optim.beta=0.9"],
+    ids=["sums", "devices", "beta"],
+)
+def test_sps_is_refused_where_its_loss_is_not_that_of_its_gradient(train, setting):
+    key, _, value = setting.lstrip("+").partition("=")
+    with pytest.raises(InputError, match=rf"{key}={value}: SPS takes its step from the loss of one batch"):
+        train("loss=pl", "optim=sps", setting)
+
+
+def test_a_run_that_ends_before_it_is_validated_has_a_result(train):
+    stop = (
+        "+trainer.callbacks.stop={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:train/loss,patience:1,"
+        "min_delta:1000,check_on_train_epoch_end:true}"
+    )
+    folder = train(
+        "loss=pl", "selection.monitor=last", "trainer.max_epochs=8", "+trainer.check_val_every_n_epoch=4", stop
+    )
+    assert metrics(folder)["epochs"] == 2
+    assert metrics(folder)["val"] == {"val/dice": None}
+
+
+def test_a_network_is_tried_at_each_size_that_its_views_have_before_training(train, monkeypatch):
+    tried, real = [], parts.check_network
+    monkeypatch.setattr(
+        parts, "check_network", lambda net, size, classes: (tried.append(size), real(net, size, classes))
+    )
+    train("loss=pl", "data.image_size=[64,96]", "decision.tta=dihedral", "trainer.max_epochs=1")
+    assert set(tried) == {(64, 96), (96, 64)}
 
 
 def test_bf16_scores_are_close_to_float32(train):

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,6 @@ class SliceDataModule(pl.LightningDataModule):
         samples = {"once": slices, "released": 2 * len(self.split.test)}.get(str(self.epoch))
         if samples is None:
             samples = round(int(self.epoch) * labelled / self.batch_size)
-        batches = -(-samples // labelled)
         if self.drop_last and samples < labelled:
             raise InputError(f"data.batch_size={self.batch_size}: an epoch has {samples} samples, and no full batch")
         replacement = self.epoch == "released"
@@ -243,14 +242,9 @@ class SliceDataModule(pl.LightningDataModule):
         if not unlabelled:
             return sampler
         others = range(slices, len(self.training_set))
-        more = EpochSampler(others, batches * unlabelled, replacement, self.seed, share)
+        batches = -(-len(sampler) // (labelled // processes))
+        more = EpochSampler(others, batches * unlabelled, replacement, self.seed, share, "unlabelled epoch")
         return MixedSampler(sampler, more, labelled // processes, unlabelled // processes)
-
-    def training_images(self) -> Iterator[Tensor]:
-        """Yield the training slices once, in order and normalised: batches (B, 3, H, W)."""
-        for start in range(0, len(self.split.train), self.batch_size):
-            rows = np.asarray(self.split.train[start : start + self.batch_size])
-            yield normalise(torch.from_numpy(self.store.images[rows]))
 
     def can_teach(self, labels: str | None) -> bool:
         """Return whether a loss that learns from these labels, ``mask`` or points, finds any in the training slices."""
@@ -258,20 +252,15 @@ class SliceDataModule(pl.LightningDataModule):
             return any(self.store.slices[i].regions for i in self.split.train)
         return bool((self.training_set.points != IGNORE).any())
 
-    def label_shares(self, labels: str, num_classes: int) -> Tensor:
-        """Return each class's share of the training slices' labels: ``points``, the mean over slices; or ``mask``.
+    def label_counts(self, labels: str, num_classes: int) -> Tensor:
+        """Count each class's labels in each training slice: ``points``, or pixels of the ``mask``.
 
         Shape:
-            - output: :math:`(C,)`, with a sum of 1.
+            - output: :math:`(N, C)`, float64.
         """
-        if labels == "mask":
-            counts = np.zeros(num_classes)
-            for i in self.split.train:
-                counts += np.bincount(self.store.masks[i].ravel(), minlength=num_classes)[:num_classes]
-            return torch.from_numpy(counts / counts.sum())
-        by_slice = [np.bincount(x[x != IGNORE], minlength=num_classes) for x in self.training_set.points]
-        annotated = [count / count.sum() for count in by_slice if count.any()]
-        return torch.from_numpy(np.mean(annotated, axis=0))
+        by_slice = self.training_set.points if labels == "points" else (self.store.masks[i] for i in self.split.train)
+        counts = [np.bincount(x[x != IGNORE], minlength=num_classes)[:num_classes] for x in by_slice]
+        return torch.from_numpy(np.stack(counts)).double()
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batch the validation slices."""

@@ -42,6 +42,18 @@ class SupervisedLoss(nn.Module):
         """Return the loss's terms by name, each a scalar; training minimises their sum."""
         raise NotImplementedError
 
+    def shares(self, counts: Tensor) -> Tensor:
+        """Return each class's share of the labels as this loss weighs them: here each slice's alike.
+
+        Args:
+            counts: How many labels of each class each slice has.
+
+        Shape:
+            - counts: :math:`(N, C)`; output: :math:`(C,)`, with a sum of 1.
+        """
+        counts = counts[counts.sum(1) > 0]
+        return (counts / counts.sum(1, keepdim=True)).mean(0)
+
     def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """Run the network on the batch's images and compare. Draws nothing at random."""
         return with_total(self.terms(net(batch["image"]), batch))

@@ -92,6 +92,10 @@ class Consistency(nn.Module):
         self.weight = weight
         self.compare = compare
 
+    def shares(self, counts: Tensor) -> Tensor:
+        """Return each class's share of the labels, (C,), of counts (N, C), as the supervised loss weighs them."""
+        return self.supervised.shares(counts)
+
     def forward(self, net: Net, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """Return the supervised terms, summed over both views, ``consistency`` (times λ), and ``inconsistency``.
 

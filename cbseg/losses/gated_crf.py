@@ -138,6 +138,10 @@ class GatedCRF(SupervisedLoss):
         self.labels = supervised.labels
         self.sigma_xy, self.sigma_grey = sigma_xy, sigma_grey
 
+    def shares(self, counts: Tensor) -> Tensor:
+        """Return each class's share of the labels as the supervised loss weighs them."""
+        return self.supervised.shares(counts)
+
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
         """Return the supervised loss's terms and ``crf``.
 

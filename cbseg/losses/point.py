@@ -17,8 +17,8 @@ def point_loss(logits: Tensor, points: Tensor, reduction: str = "image") -> Tens
     Args:
         logits: Raw scores.
         points: A class index at each annotated pixel, ``IGNORE`` (255) elsewhere.
-        reduction: ``image``, the mean over an image's annotated pixels, then over images; or ``batch``, the mean over
-            the batch's annotated pixels. An image without annotated pixels contributes 0.
+        reduction: ``image``, the mean over an image's annotated pixels, then over the images that have any; or
+            ``batch``, the mean over the batch's annotated pixels. It is 0 where nothing is annotated.
 
     Shape:
         - logits: :math:`(B, C, H, W)`; points: :math:`(B, H, W)`; output: scalar.
@@ -36,7 +36,7 @@ def point_loss(logits: Tensor, points: Tensor, reduction: str = "image") -> Tens
     annotated = (points != IGNORE).flatten(1).sum(1)
     if reduction == "batch":
         return cross_entropy.sum() / annotated.sum().clamp(min=1)
-    return (cross_entropy / annotated.clamp(min=1)).mean()
+    return (cross_entropy / annotated.clamp(min=1)).sum() / (annotated > 0).sum().clamp(min=1)
 
 
 def grown_point_loss(logits: Tensor, points: Tensor, radius: int, reduction: str = "image") -> Tensor:
@@ -64,7 +64,7 @@ def grown_point_loss(logits: Tensor, points: Tensor, radius: int, reduction: str
     clicks = (points != IGNORE).flatten(1).sum(1)
     if reduction == "batch":
         return by_image.sum() / clicks.sum().clamp(min=1)
-    return (by_image / clicks.clamp(min=1)).mean()
+    return (by_image / clicks.clamp(min=1)).sum() / (clicks > 0).sum().clamp(min=1)
 
 
 def grow_clicks(points: Tensor, radius: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -119,6 +119,10 @@ class PointLoss(SupervisedLoss):
         if not 0 <= radius < 0.5:
             raise ArgumentError(f"radius={radius}: give a share of the image's side, from 0 to below 0.5")
         self.reduction, self.radius = reduction, radius
+
+    def shares(self, counts: Tensor) -> Tensor:
+        """Return each class's share of the labels, of which each slice's, or each one (``batch``), counts alike."""
+        return super().shares(counts if self.reduction == "image" else counts.sum(0, keepdim=True))
 
     def terms(self, logits: Tensor, batch: Batch) -> Terms:
         """Return one term, ``point``."""

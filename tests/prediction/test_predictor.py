@@ -105,6 +105,9 @@ def test_the_runs_decision_is_taken(on_volumes, greys, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(on_volumes, run)
     checkpoint = torch.load(run / "best.ckpt", weights_only=True)
-    checkpoint["state_dict"]["decision.correction"] = torch.tensor([0.0, 99.0])
+    checkpoint["state_dict"]["decision.learned"] = torch.tensor([1 - 1e-6, 1e-6])
     torch.save(checkpoint, run / "best.ckpt")
+    config = OmegaConf.load(run / "config.yaml")
+    config.decision.rule = "prior"
+    OmegaConf.save(config, run / "config.yaml")
     assert next(Predictor(run).slices(1, lambda k: greys[k])).classes.all()
