@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from cbseg.data.reading import reading
+from cbseg.whole_file import whole
 
 _MOST_BYTES = 2**26
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file whole or not at all; what is not a number becomes null."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> Any:

@@ -1,12 +1,10 @@
-"""The run folder: where it lies, what is in it, whose it is, and what became of its run."""
+"""The run folder: where it lies, what is in it, and whose it is. What became of its run: :mod:`cbseg.run_status`."""
 
-import copy
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -14,9 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cbseg.data.reading import reading, text_of
 from cbseg.errors import InputError
-from cbseg.json_file import read_json
-from cbseg.run_config import read_config
-from cbseg.run_name import FREE_KEYS, flat, is_free
+from cbseg.whole_file import whole
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +22,6 @@ _MOST_CURVES = 2**26  # bytes
 
 class BusyError(RuntimeError):
     """Another process trains this run; the message names its folder."""
-
-
-class State(NamedTuple):
-    """What a run's folder tells.
-
-    Attributes:
-        name: ``finished``; ``refused``, as the finished run of another config or other data lies there; ``failed``;
-            ``resumable``, if it finished an epoch and can go on; or ``new``.
-        epochs: How many are done.
-        reason: Why it failed or is refused.
-    """
-
-    name: str
-    epochs: int = 0
-    reason: str = ""
 
 
 class RunFolder:
@@ -129,91 +110,8 @@ class RunFolder:
 
     def refuse(self, reason: str) -> None:
         """Leave ``refused.txt``: why the finished run was not taken for that of a command."""
-        self._write(self.refusal, reason)
-
-    def _write(self, file: Path, text: str) -> None:
-        """Write a file whole or not at all, and never where a link leads."""
-        part = file.with_name(f"{file.name}.part")
-        part.unlink(missing_ok=True)
-        with part.open("x", encoding="utf-8", errors="backslashreplace") as opened:
-            opened.write(text)
-        part.replace(file)
-
-    def is_finished(self, config: DictConfig) -> bool:
-        """Return whether it holds this config's finished run.
-
-        Raises:
-            InputError: If it holds the finished run of another config; the message names the keys that differ. Or if
-                its config or its result is damaged.
-        """
-        if not self.has_result:
-            return False
-        read_json(self.metrics, "run it again with rerun=true")
-        if differences := self.differences(config):
-            raise InputError(
-                f"{self}: holds a finished run of another config ({differences}). rerun=true runs it again and keeps "
-                "the old folder aside; runs=<another folder> leaves it as it is"
-            )
-        return True
-
-    def is_resumable(self, config: DictConfig) -> bool:
-        """Return whether it holds an unfinished run of this config that finished an epoch at least."""
-        begun = self.last.is_file() and not self.has_result
-        try:
-            return begun and not self.differences(config)
-        except InputError as error:
-            if self.config.exists():  # else another process of this run just moved it aside
-                log.warning("%s; its unfinished run does not go on", error)
-            return False
-
-    def state(self, config: DictConfig) -> State:
-        """Return what became of this config's run so far."""
-        try:
-            finished = self.is_finished(config)
-            refusal = text_of(self.refusal)
-        except InputError as error:
-            finished, refusal = True, str(error)
-        if refusal and not config.rerun:
-            return State("refused", reason=refusal)
-        if finished:
-            return State("finished", config.trainer.max_epochs)
-        if reason := self.failure():
-            return State("failed", self.epochs, reason)
-        return State("resumable", self.epochs) if self.is_resumable(config) else State("new")
-
-    def differences(self, config: DictConfig) -> str:
-        """Return the keys in which its config differs from this one, and how; nothing where none does but free keys."""
-        return "; ".join(f"{key} was {was}, is {now}" for key, (was, now) in self._differing(config).items())
-
-    def predecessor(self, config: DictConfig) -> "RunFolder | None":
-        """Return the folder of this config's longest finished run with fewer epochs, from which it can go on.
-
-        The run is as it would be from the start: nothing but ``trainer.max_epochs`` differs.
-        """
-        found: tuple[int, RunFolder | None] = (0, None)
-        for path in self.path.parent.glob(f"seed{config.seed}*"):
-            other = RunFolder(path)
-            if path != self.path and all(file.is_file() for file in (other.metrics, other.last, other.config)):
-                try:
-                    differing = other._differing(config)
-                except InputError:  # whatever is wrong with that one, this run can begin
-                    continue
-                was, now = differing.pop("trainer.max_epochs", (0, 0))
-                if not differing and found[0] < was < now:
-                    found = was, other
-        return found[1]
-
-    def _differing(self, config: DictConfig) -> dict[str, tuple[Any, Any]]:
-        """Return its value and this config's of the keys in which they differ, free ones aside."""
-        there = read_config(self.config)
-        here = copy.deepcopy(config)
-        OmegaConf.set_struct(here, False)
-        for key in FREE_KEYS:  # as it would be in the folder's place: other keys may be derived from these
-            if (value := OmegaConf.select(there, key)) is not None:
-                OmegaConf.update(here, key, value, merge=False)
-        ours, theirs = flat(here), flat(there)
-        keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        return {key: (theirs.get(key), ours.get(key)) for key in keys if not is_free(key)}
+        with whole(self.refusal) as part:
+            part.write_text(reason, encoding="utf-8", errors="backslashreplace")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -234,28 +132,26 @@ class RunFolder:
         finally:
             file.release()
 
-    def open(self, config: DictConfig) -> bool:
-        """Make it ready for its run, which holds the lock, and return whether the run goes on from its last epoch.
+    def open(self, config: DictConfig, goes_on: bool) -> None:
+        """Make it ready for its run, which holds the lock.
 
-        A finished or different run that lies there is moved to ``old/``; one that finished no epoch is removed.
+        Args:
+            config: The run's.
+            goes_on: Whether the run that lies there goes on. Else one that is finished, or another, is moved to
+                ``old/``, and one that finished no epoch is removed.
         """
-        resumes = self.is_resumable(config)
-        if resumes:
+        if goes_on:
             self._refuse_links()
         else:
             if self.last.is_file() or self.metrics.is_file():
-                if not self.metrics.is_file():
-                    log.warning("%s: %s; begins anew, and the old run is kept in old/", self, self.differences(config))
                 self.set_aside()
             elif self.path.exists():
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True)
-            part = self.config.with_suffix(".part")
-            OmegaConf.save(config, part, resolve=True)
-            part.replace(self.config)
+            with whole(self.config) as part:
+                OmegaConf.save(config, part, resolve=True)
         for leftover in (self.error, self.refusal, *self.path.glob("*.part")):
             leftover.unlink(missing_ok=True)
-        return resumes
 
     def _refuse_links(self) -> None:
         """Refuse to write where links in a folder lead that somebody may have shared.
@@ -301,12 +197,11 @@ class RunFolder:
         if self.has_result or self.error.is_file():
             return
         text = f"{reason.rstrip()}\n\n# config\n{OmegaConf.to_yaml(config, resolve=True)}"
-        part = self.error.with_suffix(".part")
         for attempt in ("first", "with more room"):
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                part.write_text(text)
-                part.replace(self.error)
+                with whole(self.error) as part:
+                    part.write_text(text)
                 return
             except OSError as error:
                 if attempt != "first":

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from cbseg.checkpoint import damage_refused, read_checkpoint, require_intact
 from cbseg.metrics import COUNTING_SCORES
 from cbseg.run_folder import RunFolder
+from cbseg.whole_file import part_of, whole
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class RunState(Checkpoint):
 
     def _write(self, trainer: pl.Trainer, improved: bool) -> None:
         begun = time.monotonic()
-        part = _part(self.folder.last)
+        part = part_of(self.folder.last)  # which all processes write together
         trainer.save_checkpoint(part, weights_only=False)
         if trainer.is_global_zero:
             part.replace(self.folder.last)
@@ -161,9 +162,8 @@ class RunState(Checkpoint):
 
     def write_curves(self) -> None:
         """Write ``metrics.csv``."""
-        part = _part(self.folder.curves)
-        pd.DataFrame(self.history).to_csv(part, index=False)
-        part.replace(self.folder.curves)
+        with whole(self.folder.curves) as part:
+            pd.DataFrame(self.history).to_csv(part, index=False)
 
     def resume(self, begun: RunFolder, max_epochs: int, repair: bool) -> Path:
         """Take over what ``last.ckpt`` knows, and return its path.
@@ -210,9 +210,8 @@ class RunState(Checkpoint):
 
 def _write_weights(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint's weights alone, whole or not at all."""
-    part = _part(path)
-    torch.save({key: checkpoint[key] for key in ("epoch", "global_step", "state_dict")}, part)
-    part.replace(path)
+    with whole(path) as part:
+        torch.save({key: checkpoint[key] for key in ("epoch", "global_step", "state_dict")}, part)
 
 
 def read_last(folder: RunFolder, *more: str) -> dict[str, Any]:
@@ -226,8 +225,3 @@ def read_last(folder: RunFolder, *more: str) -> dict[str, Any]:
         InputError: If it is damaged, or a callback keeps there what only code can read back.
     """
     return read_checkpoint(folder.last, (*_KEYS, *more), _REMEDY)
-
-
-def _part(path: Path) -> Path:
-    """Return where a file is written before it is whole."""
-    return path.with_name(f"{path.name}.part")

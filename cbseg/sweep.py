@@ -21,8 +21,9 @@ from cbseg.errors import InputError
 from cbseg.job import Job
 from cbseg.overrides import check_discrete, check_overrides
 from cbseg.results import Result, read_result, read_results
-from cbseg.run_folder import RunFolder, State
+from cbseg.run_folder import RunFolder
 from cbseg.run_state import best_is
+from cbseg.run_status import State, predecessor, state_of
 
 
 def sweep_jobs(overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None) -> list[Job] | None:
@@ -107,9 +108,9 @@ def print_plan(jobs: Sequence[Job]) -> None:
     past = list(read_results(Path(jobs[0].config.runs)).values())
     rows, seconds, unknown = [], 0.0, 0
     for job in jobs:
-        state = job.folder.state(job.config)
+        state = state_of(job.folder, job.config)
         todo = is_left(job)
-        if state.name == "new" and (before := job.folder.predecessor(job.config)) is not None and not job.config.rerun:
+        if state.name == "new" and (before := predecessor(job.folder, job.config)) is not None and not job.config.rerun:
             state = State("new", before.epochs, f"goes on from {before}, if its data is the same")
         done = 0 if state.name == "finished" else state.epochs
         speed = seconds_per_epoch(job, past)
@@ -164,7 +165,7 @@ def missing_data(jobs: Sequence[Job]) -> str:
 
 def is_left(job: Job) -> bool:
     """Return whether a run is to be done."""
-    return job.config.rerun or job.folder.state(job.config).name not in ("finished", "refused")
+    return job.config.rerun or state_of(job.folder, job.config).name not in ("finished", "refused")
 
 
 def finished_at(folder: RunFolder) -> float:
@@ -174,7 +175,7 @@ def finished_at(folder: RunFolder) -> float:
 
 def validation_score(job: Job) -> float | None:
     """Return the selected epoch's validation score of a finished run, which a sweeper may look for; else None."""
-    if job.folder.state(job.config).name != "finished":
+    if state_of(job.folder, job.config).name != "finished":
         return None
     return next(iter(read_result(job.folder).val.values()))
 
@@ -201,7 +202,7 @@ def summarise(jobs: Sequence[Job], before: Sequence[float]) -> bool:
 
 
 def _outcome(job: Job, before: float) -> State:
-    state = job.folder.state(job.config)
+    state = state_of(job.folder, job.config)
     if state.name != "finished" or finished_at(job.folder) != before:
         return state
     if job.config.rerun:

@@ -8,6 +8,7 @@ import pandas as pd
 from cbseg.errors import InputError
 from cbseg.metrics import COUNTS, LOG_ODDS, Counts, threshold_counts
 from cbseg.run_folder import RunFolder
+from cbseg.whole_file import whole
 
 
 def write_curve(path: Path, scans: Mapping[str, Counts]) -> None:
@@ -18,7 +19,8 @@ def write_curve(path: Path, scans: Mapping[str, Counts]) -> None:
         for scan, of_scan in scans.items()
         for threshold, counts in zip(thresholds, threshold_counts(of_scan.levels).T.tolist(), strict=True)
     ]
-    pd.DataFrame(rows, columns=["scan", "threshold", *COUNTS]).to_csv(path, index=False)
+    with whole(path) as part:
+        pd.DataFrame(rows, columns=["scan", "threshold", *COUNTS]).to_csv(part, index=False)
 
 
 def read_curve(folder: RunFolder, last: bool = False) -> pd.DataFrame | None:

@@ -20,6 +20,7 @@ from cbseg.provenance import code_of, provenance
 from cbseg.results import Result, read_result
 from cbseg.run_folder import RunFolder
 from cbseg.run_state import LAST, read_last
+from cbseg.run_status import differences, is_finished, is_resumable, predecessor
 from cbseg.wandb_log import logged_to_wandb
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,14 @@ def run(job: Job) -> Path:
     """
     config, folder = job.config, job.folder
     check_config(config)
-    if not config.rerun and folder.is_finished(config):
+    if not config.rerun and is_finished(folder, config):
         refuse_other_data(job)
         if folder.has_result:
             log.info("%s: finished before, skipped (rerun=true runs it again)", folder)
             return folder.path
     parts, code = prepare(job), provenance()
     with folder.lock() if parts.trainer.world_size == 1 else nullcontext():  # of several processes, the parent holds it
-        if not config.rerun and folder.is_finished(config):
+        if not config.rerun and is_finished(folder, config):
             log.info("%s: finished by another process", folder)
         else:
             train(job, parts, code)
@@ -97,11 +98,14 @@ def train(job: Job, parts: Parts, code: dict[str, Any]) -> None:
         InputError: If Lightning refuses an argument, or the run began on other data.
     """
     folder, state, first = job.folder, parts.state, parts.trainer.is_global_zero
-    if first and parts.datamodule.grows and folder.is_resumable(job.config) and _began_on_other_data(parts):
+    if first and parts.datamodule.grows and is_resumable(folder, job.config) and _began_on_other_data(parts):
         _keep_aside(folder)
-    begun = folder if folder.is_resumable(job.config) else shorter_run(job, parts)
+    begun = folder if is_resumable(folder, job.config) else shorter_run(job, parts)
     if first:
-        folder.open(job.config)
+        if begun is not folder and folder.last.is_file() and not folder.metrics.is_file():
+            other = differences(folder, job.config)
+            log.warning("%s: %s; begins anew, and the old run is kept in old/", folder, other)
+        folder.open(job.config, goes_on=begun is folder)
         if begun not in (None, folder):
             folder.take_over(begun)
     last = state.resume(begun, job.config.trainer.max_epochs, repair=first) if begun else None
@@ -123,7 +127,7 @@ def train(job: Job, parts: Parts, code: dict[str, Any]) -> None:
 
 def shorter_run(job: Job, parts: Parts) -> RunFolder | None:
     """Return the finished run of fewer epochs from which this one can go on, if its data was the same."""
-    before = None if job.config.rerun else job.folder.predecessor(job.config)
+    before = None if job.config.rerun else predecessor(job.folder, job.config)
     if before is None:
         return None
     try:

@@ -18,6 +18,7 @@ from cbseg.errors import InputError
 from cbseg.job import Job
 from cbseg.module import SegmentationModule
 from cbseg.run_folder import RunFolder
+from cbseg.run_status import is_resumable, state_of
 from cbseg.sweep import print_plan, summarise
 from experiments import ablation, compare, figures, report, tables
 
@@ -140,10 +141,11 @@ def test_a_result_of_other_values_is_damage_too(sound, tmp_path, caplog, change)
 def test_an_empty_result_is_none_and_nothing_of_its_run_is_lost(sound, tmp_path):
     shutil.copytree(sound, tmp_path / "runs")
     job = Job.of([*JOB, f"runs={tmp_path / 'runs'}"])
-    assert job.folder.state(job.config).name == "finished"
+    assert state_of(job.folder, job.config).name == "finished"
     job.folder.metrics.write_text("")
-    assert job.folder.state(job.config).name == "new"
-    assert not job.folder.open(job.config)
+    assert state_of(job.folder, job.config).name == "new"
+    assert not is_resumable(job.folder, job.config)
+    job.folder.open(job.config, goes_on=False)
     assert [path.name for path in job.folder.path.parent.glob("old/*/best.ckpt")] == ["best.ckpt"]
 
 
@@ -190,7 +192,7 @@ def test_no_run_writes_where_a_link_in_its_folder_leads(sound, tmp_path):
     job.folder.metrics.unlink()
     job.folder.last.symlink_to(victim)
     with pytest.raises(InputError, match=r"last\.ckpt: is a link"):
-        job.folder.open(job.config)
+        job.folder.open(job.config, goes_on=is_resumable(job.folder, job.config))
 
 
 class GoesOnError(Exception):

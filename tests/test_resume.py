@@ -17,6 +17,7 @@ from cbseg.errors import InputError
 from cbseg.module import SegmentationModule
 from cbseg.run_folder import BusyError, RunFolder
 from cbseg.run_state import RunState
+from cbseg.run_status import state_of
 
 SAME = ("test", "counts", "scans", "val", "best_epoch", "epochs", "undefined")
 
@@ -223,9 +224,9 @@ def test_a_failure_never_touches_a_finished_run(train):
 def test_a_finished_run_of_another_config_is_refused_and_a_sweep_tells_why(train, job):
     train("loss=pl")
     again = job("loss=pl")
-    assert again.folder.state(again.config).name == "finished"
+    assert state_of(again.folder, again.config).name == "finished"
     again.config.data.batch_size = 4
-    state = again.folder.state(again.config)
+    state = state_of(again.folder, again.config)
     assert state.name == "refused"
     assert "data.batch_size was 8, is 4" in state.reason
 

@@ -9,6 +9,7 @@ from cbseg.errors import InputError
 from cbseg.json_file import write_json
 from cbseg.provenance import provenance
 from cbseg.run_folder import RunFolder
+from cbseg.run_status import is_finished
 
 
 def test_a_run_of_the_defaults_has_no_suffix():
@@ -30,14 +31,14 @@ def finished(tmp_path):
 
 def test_a_folder_is_finished_when_its_metrics_are_there(finished):
     config = OmegaConf.create({"optim": {"lr": 0.1}, "runs": "elsewhere", "seed": 0})
-    assert finished.is_finished(config)
+    assert is_finished(finished, config)
     finished.metrics.unlink()
-    assert not finished.is_finished(config)
+    assert not is_finished(finished, config)
 
 
 def test_a_finished_run_of_another_config_is_an_error_that_names_the_keys(finished):
     with pytest.raises(InputError, match=r"optim\.lr was 0\.1, is 0\.2.*rerun=true"):
-        finished.is_finished(OmegaConf.create({"optim": {"lr": 0.2}, "runs": "here", "seed": 0}))
+        is_finished(finished, OmegaConf.create({"optim": {"lr": 0.2}, "runs": "here", "seed": 0}))
 
 
 def test_setting_aside_loses_nothing(tmp_path):

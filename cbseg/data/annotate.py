@@ -17,6 +17,7 @@ from cbseg.data.store import SliceStore
 from cbseg.errors import InputError, check_choice, check_whole
 from cbseg.points import IGNORE, KNOWN, is_infection, place_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
+from cbseg.whole_file import whole
 
 log = logging.getLogger(__name__)
 
@@ -175,11 +176,9 @@ def prepare_points(store: SliceStore, indices: Sequence[int], annotate: PointAnn
         if not path.is_file():  # a store that is read-only allows no lock
             with FileLock(f"{path}.lock"):
                 if not path.is_file():
-                    part = path.with_suffix(".part")
-                    with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+                    with whole(path) as part, part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
                         for points in pool.map(lambda i: annotate(store, i), indices):
                             file.write(points.tobytes())
-                    part.rename(path)
         return np.memmap(path, np.uint8, "r", shape=shape)
     except OSError as error:
         raise InputError(
