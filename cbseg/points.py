@@ -14,6 +14,9 @@ from cbseg.errors import check_choice
 IGNORE = 255
 """The value of a pixel that nobody looked at, in points and masks alike: what is known is the annotation."""
 
+MASK_SHARE = 0.5
+"""Where so large a share of a slice is known it has a mask, if only in part; below, points or strokes."""
+
 Region = NDArray[np.bool_]
 
 
@@ -78,6 +81,17 @@ def is_infection(mask: NDArray[np.integer]) -> NDArray[np.bool_]:
     [False, True, True, False]
     """
     return (mask > 0) & (mask != IGNORE)
+
+
+def is_lone(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which labelled pixels have no neighbour of their class: clicks, where others are strokes and areas.
+
+    >>> is_lone(np.array([[1, 0, 0, IGNORE, 1]], np.uint8)).tolist()
+    [[True, False, False, False, True]]
+    """
+    known = labels != IGNORE
+    parts, _ = find_regions(np.where(known, labels.astype(np.int64) + 1, 0))
+    return known & (np.bincount(parts.ravel())[parts] == 1)
 
 
 def sample_points(

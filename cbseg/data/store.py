@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from cbseg.data.preprocess import resized
 from cbseg.data.scans import Scan
 from cbseg.errors import InputError
-from cbseg.points import IGNORE, count_regions, resize_points
+from cbseg.points import IGNORE, MASK_SHARE, count_regions, is_lone, resize_points
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,11 @@ class SliceInfo:
     def share_known(self) -> float:
         """The share of its pixels that somebody looked at."""
         return 1 - self.unknown / math.prod(self.shape)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it is known at some pixels only, such as clicks."""
+        return 0 < self.share_known < MASK_SHARE
 
 
 class SliceStore:
@@ -125,7 +130,8 @@ class SliceStore:
 def prepare(scans: Sequence[Scan], image_size: tuple[int, int], parent: Path, name: str) -> Path:
     """Build a store unless it is there: images resized bilinearly, masks to nearest, native masks kept.
 
-    A mask that is not known everywhere is resized as points are (:func:`cbseg.points.resize_points`): no click is lost.
+    Where less than half of a slice is known, its labels are resized as points are (:func:`cbseg.points.resize_points`).
+    No click is lost in those either of which more is known.
 
     The folder appears by one rename when all is written, so a killed or failed build leaves nothing that is ever read.
     Processes that prepare at once wait for the first.
@@ -220,10 +226,16 @@ def _prepare_scan(task: tuple[Scan, tuple[int, int], Path]) -> list[SliceInfo]:
                 )
             images.write(resized(image, image_size).tobytes())
             slices.append(SliceInfo.of(scan, position, name, mask, offset))
-            if slices[-1].unknown:
-                masks.write(resize_points(mask, image_size).tobytes())
-            else:
-                masks.write(resized(mask, image_size, InterpolationMode.NEAREST_EXACT).tobytes())
+            masks.write((resize_points if slices[-1].is_sparse else _resized_mask)(mask, image_size).tobytes())
             native.write(mask.tobytes())
             offset += mask.size
     return slices
+
+
+def _resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a mask to nearest; of one that is not known everywhere, lone pixels as the clicks that they may be."""
+    nearest = resized(mask, size, InterpolationMode.NEAREST_EXACT)
+    if not (mask == IGNORE).any():
+        return nearest
+    clicks = resize_points(np.where(is_lone(mask), mask, np.uint8(IGNORE)), size)
+    return np.where(clicks == IGNORE, nearest, clicks)

@@ -52,9 +52,11 @@ class VolumeScan:
 
     @property
     def identity(self) -> str:
-        """Labels, intensity, crop, turning, and the names of classes."""
+        """Labels, intensity, crop, turning, the names of classes, and how the store resizes masks in part."""
         how = (sorted(self.labels.items()), self.intensity, self.window, self.crop, self.upside_down)
-        return repr((*how, self.naming) if self.naming else how)
+        naming = (self.naming,) if self.naming else ()
+        in_part = ("to nearest",) if IGNORE in self.labels.values() else ()  # whose stores were of points before
+        return repr((*how, *naming, *in_part))
 
     def read(self) -> Iterator[SliceData]:
         """Read the slices from foot to head, but those of which nothing is known.

@@ -21,7 +21,7 @@ from cbseg.data.covid_a import FOLDERS, find_scans
 from cbseg.data.scans import SliceData
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
-from cbseg.points import IGNORE
+from cbseg.points import IGNORE, count_regions
 
 SIZE = (48, 64)
 
@@ -220,3 +220,26 @@ def test_a_mask_that_is_known_in_part_keeps_its_clicks_at_training_size(tmp_path
     assert ((store.masks[0] == 1).sum(), (store.masks[0] == 2).sum()) == (1, 1)
     first, second = store.slices
     assert (first.regions, first.unknown, second.unknown, second.share_known) == (2, 96 * 128 - 92, 0, 1)
+
+
+@pytest.mark.parametrize("size", [(352, 352), (128, 128), (40, 40)])
+def test_a_mask_that_is_known_for_the_most_is_resized_as_masks_are_and_keeps_its_lone_clicks(tmp_path, size):
+    whole = np.zeros((128, 128), np.uint8)
+    whole[40:60, 40:60] = 1
+    mask = whole.copy()
+    mask[:, :30] = IGNORE
+    mask[8, 8], mask[80, 80] = 1, 1  # clicks: where nobody looked else, and on what is known
+
+    class Scan:
+        name, subset, files, identity = "one", "", (), ""
+
+        def read(self):
+            for k, of_slice in enumerate((mask, whole)):
+                yield SliceData(f"one-{k}", np.zeros((128, 128), np.uint8), of_slice)
+
+    found, truth = SliceStore(prepare([Scan()], size, tmp_path, "own")).masks
+    known = found != IGNORE
+    assert known.mean() == pytest.approx(98 / 128, abs=0.02)
+    clicks = known & (found != truth)
+    assert count_regions(clicks.astype(np.uint8)) == 2
+    assert clicks.sum() <= 2 * max(1, np.ceil(size[0] / 128) ** 2)
