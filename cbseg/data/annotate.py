@@ -75,8 +75,6 @@ class PointAnnotator:
         """
         self.review(store)
         item = store.slices[i]
-        if self.clicks is None and self.sampler == KNOWN and not item.unknown:
-            return np.array(store.masks[i])
         if self.clicks is None:
             seed = derived_seed(self.seed, item.name) if self.seed_per_slice else self.seed
             mask = store.native_mask(i) if self.points_on == "native" else store.masks[i]
@@ -93,6 +91,8 @@ class PointAnnotator:
                 f"{source}: slice {item.name} has a point of class {highest}, but data.annotate.num_classes="
                 f"{self.num_classes}, background included; correct the point or raise data.annotate.num_classes"
             )
+        if self.clicks is None and self.sampler == KNOWN:
+            return np.array(store.masks[i])
         return resize_points(points, store.images.shape[1:])
 
     def review(self, store: SliceStore) -> None:

@@ -6,9 +6,10 @@ import pytest
 from cbseg.data import annotate
 from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.covid_a import find_scans
+from cbseg.data.scans import SliceData
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
-from cbseg.points import sample_points
+from cbseg.points import IGNORE, sample_points
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,32 @@ def fits(store, click):
     i = next(i for i, item in enumerate(store.slices) if item.name == name)
     mask = store.native_mask(i)
     return row < mask.shape[0] and column < mask.shape[1] and mask[row, column] == value
+
+
+@pytest.fixture
+def drawn_in_part(tmp_path):
+    """A store of 64 × 64 pixels of what somebody marked: clicks, a stroke, a whole mask of classes 2 and 3, nothing."""
+    masks = np.full((4, 64, 64), IGNORE, np.uint8)
+    masks[0, 5, 5], masks[0, 40, 40], masks[0, 41, 40] = 1, 0, 1
+    masks[1, 10, 10:60] = 1
+    masks[2:] = 0
+    masks[2, 10:20, 10:20], masks[2, 30:40, 10:20] = 2, 3
+
+    class Scan:
+        name, subset, files, identity = "one", "", (), ""
+
+        def read(self):
+            for k, mask in enumerate(masks):
+                yield SliceData(f"one-{k}", np.zeros((64, 64), np.uint8), mask)
+
+    return SliceStore(prepare([Scan()], (64, 64), tmp_path, "own"))
+
+
+def test_a_class_that_does_not_exist_is_refused_in_a_whole_mask_that_is_the_annotation(drawn_in_part):
+    with pytest.raises(InputError, match="its mask: slice one-2 has a point of class 3, but .*num_classes=2"):
+        PointAnnotator("known", 0, True, "background", 2)(drawn_in_part, 2)
+    whole = PointAnnotator("known", 0, True, "background", 4)(drawn_in_part, 2)
+    assert (whole == drawn_in_part.native_mask(2)).all()
 
 
 def test_clicks_that_contradict_the_drawn_masks_are_counted(prepared, annotator, caplog):
