@@ -126,6 +126,19 @@ def test_at_clicks_only_sensitivity_and_specificity_are_known():
     assert (counts.named()["whole"], counts.named()["sparse"]) == (0, 1)
 
 
+def test_a_slice_of_which_nothing_is_known_takes_no_part_in_any_score():
+    pred, truth = torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 0]])
+    both = [(pred, truth), (pred, torch.full_like(truth, IGNORE))]
+    metric = SegmentationScores()
+    for predicted, true in both:
+        metric.update(predicted[None], true[None])
+    one, two = Counts.of(*both[0]), Counts.of(*both[0]) + Counts.of(*both[1])
+    assert {name: x.item() for name, x in two.scores().items()} == {name: x.item() for name, x in one.scores().items()}
+    assert metric.compute()["dice"] == one.scores()["dice"]
+    assert two.undefined() == {}
+    assert (two.slices, two.whole, two.sparse) == (2, 1, 0)
+
+
 def test_a_mask_with_a_few_unknown_pixels_is_scored_at_the_others_and_not_counted():
     truth = torch.tensor([[1, 1, 0, IGNORE]])
     counts = Counts.of(torch.tensor([[1, 0, 0, 1]]), truth) + Counts.of(torch.tensor([[1]]), torch.tensor([[0]]))

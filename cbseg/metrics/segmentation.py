@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_stat_scores
 
-from cbseg.points import IGNORE
+from cbseg.points import IGNORE, MASK_SHARE
 
 SCORES = ("dice", "iou", "ppv", "sens", "spec")
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -88,12 +88,13 @@ def undefined_scores(counts: Tensor, sparse: int = 0) -> dict[str, str]:
 
 
 def is_sparse(mask: Tensor) -> Tensor:
-    """Tell of which masks less than half is known.
+    """Tell which masks are known at some pixels, and at less than half. One of which nothing is known adds nothing.
 
     Shape:
         - mask: :math:`(B, H, W)`; output: :math:`(B,)`.
     """
-    return (mask != IGNORE).flatten(1).double().mean(1) < 0.5
+    share_known = (mask != IGNORE).flatten(1).double().mean(1)
+    return (share_known > 0) & (share_known < MASK_SHARE)
 
 
 def count_pixels(pred_mask: Tensor, mask: Tensor, num_classes: int = 2) -> Tensor:
