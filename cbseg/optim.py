@@ -28,7 +28,7 @@ def build_optimizer(config: DictConfig) -> dict[str, Any]:
     key, monitor = "optim.scheduler", config.selection.monitor
     interval = given.get("interval", "epoch")
     check_choice(f"{key}.interval", interval, ["epoch", "step"])
-    if str(given.get("_target_")).endswith(f".{ReduceLROnPlateau.__name__}"):
+    if waits_for_score(given):
         if monitor == LAST:
             raise ArgumentError(f"{key}: ReduceLROnPlateau looks at a score, and selection.monitor=last has none")
         if interval == "step":
@@ -39,6 +39,11 @@ def build_optimizer(config: DictConfig) -> dict[str, Any]:
             raise ArgumentError(f"{key}.mode: give {best_is(monitor)}, as selection.monitor={monitor} is best there")
     schedule = partial(_schedule, without(given, "interval"), key)
     return {"optimizer": optimizer, "schedule": schedule, "interval": interval, "monitor": monitor}
+
+
+def waits_for_score(scheduler: DictConfig | None) -> bool:
+    """Tell whether a schedule goes by the score that ``selection.monitor`` names, as ReduceLROnPlateau does."""
+    return scheduler is not None and str(scheduler.get("_target_")).endswith(f".{ReduceLROnPlateau.__name__}")
 
 
 def _schedule(config: DictConfig, key: str, optimizer: Optimizer) -> LRScheduler:

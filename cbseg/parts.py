@@ -21,7 +21,7 @@ from cbseg.losses.consistency import Consistency
 from cbseg.metrics import check_surface
 from cbseg.models import library
 from cbseg.module import SegmentationModule
-from cbseg.optim import build_optimizer
+from cbseg.optim import build_optimizer, waits_for_score
 from cbseg.run_state import LAST, RunState, best_is
 from cbseg.trainer import build_run_trainer
 
@@ -72,10 +72,15 @@ def prepare(job: Job) -> Parts:
             "every region there, or take loss=cb_fliprot",
             config.data.root,
         )
-    if state.monitor != LAST and not datamodule.can_select:
-        why = f"data.root={config.data.root}: no mask shows infection in a slice that validates"
+    if state.monitor != LAST and not datamodule.can_select(monitor):
+        why = (
+            f"data.root={config.data.root}: no mask shows infection in a slice that validates, or too little of it is "
+            f"known to tell {monitor}"
+        )
         if config.selection.patience is not None:
             raise InputError(f"selection.patience: {why}, so no score tells when to stop; leave it out")
+        if waits_for_score(config.optim.get("scheduler")):
+            raise InputError(f"optim.scheduler: {why}, so no score tells when to lower the rate; take another schedule")
         log.warning(
             "%s, so no score tells epochs apart: the last one's weights are taken (selection.monitor=last)", why
         )

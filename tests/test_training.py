@@ -343,8 +343,19 @@ def test_where_no_mask_shows_infection_in_validation_the_last_epoch_is_taken_and
     assert "(last epoch 3 of 3" in caplog.text
     found = metrics(folder)
     assert (found["best_epoch"], found["last"]["test"] == found["test"]) == (3, True)
-    with pytest.raises(InputError, match=r"selection\.patience: .* no score tells when to stop"):
-        train("loss=pl", f"data.root={root}", "selection.patience=2")
+
+
+@pytest.mark.parametrize(
+    ("waits", "what"),
+    [
+        ("selection.patience=2", r"selection\.patience: .* no score tells when to stop"),
+        ("+optim/scheduler=plateau", r"optim\.scheduler: .* no score tells when to lower the rate"),
+    ],
+)
+def test_what_waits_for_a_score_is_refused_where_validation_tells_none(train, covid_a, tmp_path, waits, what):
+    root = blank_validation(covid_a, tmp_path / "blank")
+    with pytest.raises(InputError, match=what):
+        train("loss=pl", f"data.root={root}", waits)
 
 
 def test_a_network_of_other_classes_than_the_data_is_refused(train):

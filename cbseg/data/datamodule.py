@@ -28,6 +28,7 @@ from cbseg.data.sources import explain_missing
 from cbseg.data.splits import Split, labelled_alone
 from cbseg.data.store import SliceInfo, SliceStore, prepare
 from cbseg.errors import ArgumentError, InputError, check_whole
+from cbseg.metrics import COUNTING_SCORES
 from cbseg.points import IGNORE
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class SliceDataModule(pl.LightningDataModule):
         self.training_set = TrainingSet(self.store, self.split.train, self.annotate, others)
         classes = range(1, self.annotate.num_classes)
         missing = sorted(set(classes) - set(np.unique(self.store.masks[self.split.val]).tolist()))
-        if self.can_select and missing:
+        if missing and self.can_select("val/dice"):
             log.warning(
                 "%s: no validation slice holds class %s, so Dice is undefined for an epoch that rightly predicts none, "
                 "and selects badly; choose other validation slices, or selection.monitor=last",
@@ -171,13 +172,18 @@ class SliceDataModule(pl.LightningDataModule):
         """The names of the classes but background, as the data config gives them."""
         return class_names(getattr(self.find_scans, "keywords", {}).get("classes"), self.annotate.num_classes)
 
-    @property
-    def can_select(self) -> bool:
-        """Whether scores of the validation slices tell epochs apart: infection in slices that are known for the most.
+    def can_select(self, monitor: str) -> bool:
+        """Return whether a score of the validation slices tells epochs apart: of masks that show infection.
 
-        Clicks that were held out do not, nor do masks in which nobody drew.
+        Clicks that were held out do not, also beside masks. Regions are counted where a mask is known everywhere.
+
+        Args:
+            monitor: ``val/dice``, ``val/mae`` and so on.
         """
-        return any(item.regions and item.share_known >= 0.5 for item in (self.store.slices[i] for i in self.split.val))
+        slices = [self.store.slices[i] for i in self.split.val]
+        if monitor.removeprefix("val/") in COUNTING_SCORES:
+            return any(item.regions and not item.unknown for item in slices)
+        return any(item.regions for item in slices) and not any(item.is_sparse for item in slices)
 
     @property
     def fingerprint(self) -> str:

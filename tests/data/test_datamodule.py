@@ -1,6 +1,8 @@
 """The DataModule: splits, points and batches; the same whatever the order, machine or number of workers."""
 
+import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +117,27 @@ def test_a_class_that_no_validation_slice_holds_is_warned_of(make, caplog):
     assert not caplog.records
     make("data.annotate.num_classes=3")
     assert "covidA: no validation slice holds class 2, so Dice is undefined" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("known", "dice", "mae"),
+    [
+        ([1, 1], True, True),
+        ([1, 0], True, True),  # of the second nobody knows anything
+        ([1, 0.01], False, True),  # beside clicks, of which Dice is undefined
+        ([0.9, 0.9], True, False),  # regions may go on where nobody looked
+        ([0.01, 0.01], False, False),
+        ([0, 0], False, False),
+    ],
+)
+def test_a_score_selects_where_the_validation_slices_tell_it(make, known, dice, mae):
+    datamodule = make()
+    for i, share in zip(datamodule.split.val, known, strict=True):
+        item = datamodule.store.slices[i]
+        unknown = round((1 - share) * math.prod(item.shape))
+        datamodule.store.slices[i] = replace(item, regions=int(share > 0), unknown=unknown)
+    assert [datamodule.can_select(f"val/{score}") for score in ("dice", "sens")] == [dice, dice]
+    assert [datamodule.can_select(f"val/{score}") for score in ("mae", "game")] == [mae, mae]
 
 
 def test_more_processes_than_slices_to_score_are_refused(make, monkeypatch):
