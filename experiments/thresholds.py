@@ -1,12 +1,16 @@
 """Sensitivity against PPV: a bad threshold, or a bad network?
 
 ``python -m experiments.thresholds runs`` draws ``<data>-thresholds.png`` and ``.pdf`` into ``runs/figures``: for each
-loss and setting a point where it was tested, and a curve over other thresholds of its probability of infection. A point
-below the best of its curve has a bad threshold; a curve below another is of a worse network.
+loss and setting a point where it was tested, and a curve over other thresholds of its probability of infection; all are
+means over seeds. A point below the best of its curve has a bad threshold; a curve below another is of a worse network.
+Of several kinds of infection the curve tells any from background; no threshold decides between kinds, so there is no
+point.
 """
 
 import argparse
+import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +20,13 @@ from matplotlib.figure import Figure
 from cbseg.errors import InputError
 from cbseg.folds import FOLD
 from cbseg.metrics import COUNTS
-from cbseg.results import find_results
+from cbseg.results import Result, find_results
 from cbseg.run_folder import RunFolder
 from cbseg.threshold_curves import read_curve
 from experiments.ablation import rows_of
 from experiments.command_line import one_message, parse_with_runs
+
+log = logging.getLogger(__name__)
 
 TESTED = 0.5
 """The threshold that takes the likelier of two classes."""
@@ -29,26 +35,51 @@ STYLES = ("-", "--", ":")
 """Of curves, each for as many as there are colours."""
 
 
-def curves(runs: Path, last: bool = False) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return PPV, sensitivity and Dice by threshold, of each data and row, from counts added up over seeds.
+class Curve(NamedTuple):
+    """PPV, sensitivity and Dice of infection by threshold, and of how many kinds it is."""
 
-    Runs of single folds, and those that kept no counts, are left out.
+    scores: pd.DataFrame
+    kinds: int
+
+
+def curves(runs: Path, last: bool = False) -> dict[str, dict[str, Curve]]:
+    """Return the curve of each data and row, the mean over seeds; undefined where it is in any.
+
+    Runs of single folds, and those that kept no counts, are left out; so are, with a message, those whose test slices
+    are known at a few pixels only.
 
     Raises:
         InputError: If no run is left.
     """
     results = {path: result for path, result in find_results(runs).items() if FOLD not in result.keys}
-    found: dict[str, dict[str, pd.DataFrame]] = {}
+    found: dict[str, dict[str, Curve]] = {}
     for data, rows in (rows_of(results) if results else {}).items():
         for name, seeds in rows.items():
-            kept = [counts for path in seeds.values() if (counts := read_curve(RunFolder(path), last)) is not None]
+            kept = [scores for path in seeds.values() if (scores := _scores(path, results[path], last)) is not None]
             if kept:
-                tp, fp, fn, _ = (sum(counts[column] for counts in kept) for column in COUNTS)
-                scores = {"ppv": tp / (tp + fp), "sens": tp / (tp + fn), "dice": 2 * tp / (2 * tp + fp + fn)}
-                found.setdefault(data, {})[name] = pd.DataFrame(scores)
+                kinds = len(results[next(iter(seeds.values()))].class_names)
+                found.setdefault(data, {})[name] = Curve(sum(kept[1:], kept[0]) / len(kept), kinds)
     if not found:
-        raise InputError(f"{runs}: no run kept counts at other thresholds; run them anew (rerun=true)")
+        raise InputError(
+            f"{runs}: no run kept counts at other thresholds; run them anew (rerun=true), with masks to test on"
+        )
     return found
+
+
+def _scores(path: Path, result: Result, last: bool) -> pd.DataFrame | None:
+    """Return a run's scores by threshold, or None where it tells none."""
+    if result.counts.get("sparse"):
+        log.warning("%s: test slices are known at a few pixels only, which tell no PPV and no Dice; left out", path)
+        return None
+    counts = read_curve(RunFolder(path), last)
+    if counts is None:
+        return None
+    tp, fp, fn, _ = (counts[column] for column in COUNTS)
+    scores = pd.DataFrame({"ppv": tp / (tp + fp), "sens": tp / (tp + fn), "dice": 2 * tp / (2 * tp + fp + fn)})
+    if scores["sens"].isna().any():
+        log.warning("%s: tests no slice with infection; left out", path)
+        return None
+    return scores
 
 
 def iso_dice(axes: Axes) -> None:
@@ -61,16 +92,20 @@ def iso_dice(axes: Axes) -> None:
         )
 
 
-def draw(data: str, rows: dict[str, pd.DataFrame]) -> Figure:
+def draw(data: str, rows: dict[str, Curve]) -> Figure:
     """Draw one dataset's :func:`curves`; a cross is a curve's best Dice."""
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
     iso_dice(axes)
-    for k, (name, scores) in enumerate(rows.items()):
+    for k, (name, (scores, kinds)) in enumerate(rows.items()):
         (line,) = axes.plot(scores["ppv"], scores["sens"], STYLES[k // 10 % len(STYLES)], color=f"C{k}", linewidth=0.9)
         tested, best = scores.loc[TESTED], scores.iloc[int(np.nanargmax(scores["dice"]))]
-        label = f"{name}: Dice {tested['dice']:.2f}, at best {best['dice']:.2f}"
-        axes.plot(tested["ppv"], tested["sens"], "o", color=line.get_color(), label=label)
+        at_best = f"at best {best['dice']:.2f}"
+        if kinds == 1:
+            axes.plot(tested["ppv"], tested["sens"], "o", color=line.get_color())
+            line.set_label(f"{name}: Dice {tested['dice']:.2f}, {at_best}")
+        else:
+            line.set_label(f"{name}: Dice of any of {kinds} kinds of infection, {at_best}")
         axes.plot(best["ppv"], best["sens"], "x", color=line.get_color())
     axes.set(xlabel="PPV", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{data}: tested (dot), over thresholds (curve), best (cross); grey: equal Dice", fontsize=9)

@@ -69,7 +69,8 @@ def test_a_curve_goes_over_the_thresholds_and_through_what_was_tested(tmp_path):
     tested = Counts.of((log_odds > 0).long(), truth, levels=count_levels(logits, truth))
     folder = labelled(tmp_path, "pl", 5, tested.scores()["dice"].item())
     write_curve(folder.thresholds, {"scan": tested})
-    curve = thresholds.curves(tmp_path)["covidA"]["pl"]
+    curve, kinds = thresholds.curves(tmp_path)["covidA"]["pl"]
+    assert kinds == 1
     assert len(curve) == len(LOG_ODDS)
     for name in ("ppv", "sens", "dice"):
         assert curve.loc[0.5, name] == pytest.approx(tested.scores()[name].item())
@@ -79,12 +80,39 @@ def test_a_curve_goes_over_the_thresholds_and_through_what_was_tested(tmp_path):
     assert (tmp_path / "figures/covidA-thresholds.png").is_file()
 
 
-def test_curves_add_up_over_seeds_and_folds_alone_have_none(tmp_path):
-    counts = pd.DataFrame({"scan": ["a"], "threshold": [0.5], "tp": [1], "fp": [1], "fn": [0], "tn": [2]})
+def counted(*at, sparse=0):
+    """The counts of a result, of two slices."""
+    one = dict(zip(("tp", "fp", "fn", "tn"), at, strict=True))
+    return one | {"count_errors": [0] * 5, "slices": 2, "whole": 2 - sparse, "sparse": sparse}
+
+
+AT_HALF = pd.DataFrame({"scan": ["a"], "threshold": [0.5], "tp": [1], "fp": [1], "fn": [0], "tn": [2]})
+
+
+def test_runs_tested_at_held_out_clicks_have_no_curve_and_are_named(tmp_path, caplog):
+    for loss, sparse in (("pl", 2), ("full", 0)):
+        folder = labelled(tmp_path, loss, 5, 0.5, counts=counted(1, 1, 0, 2, sparse=sparse))
+        AT_HALF.to_csv(folder.thresholds, index=False)
+    assert list(thresholds.curves(tmp_path)["covidA"]) == ["full"]
+    assert "known at a few pixels only, which tell no PPV and no Dice; left out" in caplog.text
+
+
+def test_of_several_kinds_of_infection_no_threshold_is_called_the_decision(tmp_path):
+    folder = labelled(tmp_path, "pl", 5, 0.5, counts=counted([1, 0], [1, 0], [0, 1], [2, 3]))
+    AT_HALF.to_csv(folder.thresholds, index=False)
+    figure = thresholds.draw("own", thresholds.curves(tmp_path)["covidA"])
+    assert "o" not in {line.get_marker() for line in figure.axes[0].lines}
+    assert figure.legends[0].get_texts()[0].get_text() == "pl: Dice of any of 2 kinds of infection, at best 0.67"
+
+
+def test_curves_are_means_over_seeds_as_in_tables_and_folds_alone_have_none(tmp_path):
+    counts = AT_HALF
     for seed, wrong in ((0, 1), (1, 3)):
         folder = labelled(tmp_path, "pl", 5, 0.5, seed)
         counts.assign(fp=wrong).to_csv(folder.thresholds, index=False)
-    assert thresholds.curves(tmp_path)["covidA"]["pl"].loc[0.5, "ppv"] == pytest.approx(2 / 6)
+    found = thresholds.curves(tmp_path)["covidA"]["pl"].scores.loc[0.5]
+    assert found["ppv"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert found["dice"] == pytest.approx((2 / 3 + 2 / 5) / 2)
     folder = labelled(tmp_path / "cv", "pl", 5, 0.5, keys={"data.split.fold": 0, "data.split.folds": 2})
     counts.to_csv(folder.thresholds, index=False)
     with pytest.raises(InputError, match="no run kept counts at other thresholds"):
