@@ -50,7 +50,7 @@ class Result:
         versions: Of Python and libraries.
         machine: System and processors.
         labels: How many labels of the training slices the loss learned from: ``clicks``, or ``regions`` that somebody
-            outlined. Empty in runs of before it was told.
+            outlined. Empty where people labelled in other ways, and in runs of before it was told.
         git: The code's commit, whether it was changed, and the same of each sitting with its first epoch.
     """
 

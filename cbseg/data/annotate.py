@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cbseg.clicks import Click, read_points
 from cbseg.data.store import SliceStore
 from cbseg.errors import InputError, check_choice, check_whole
-from cbseg.points import IGNORE, KNOWN, is_infection, place_points, resize_points, sample_points
+from cbseg.points import IGNORE, KNOWN, is_infection, is_lone, place_points, resize_points, sample_points
 from cbseg.seeds import derived_seed
 from cbseg.whole_file import whole
 
@@ -134,6 +134,13 @@ class PointAnnotator:
         """
         item = store.slices[i]
         return item.share_known > 0 if self.clicks is None else item.name in self.clicks
+
+    def is_clicked(self, store: SliceStore, i: int) -> bool:
+        """Tell whether slice ``i`` is annotated by clicks, or as healthy by one, and not by strokes or areas."""
+        if self.clicks is not None or self.sampler != KNOWN:
+            return True
+        mask = store.native_mask(i)
+        return not mask.any() or bool(is_lone(mask)[mask != IGNORE].all())
 
 
 def _fits(clicks: Sequence[Click], mask: Mask) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         self, store: SliceStore, indices: Sequence[int], annotate: PointAnnotator, unlabelled: Sequence[int] = ()
     ) -> None:
         self.store, self.indices = store, np.array([*indices, *unlabelled])
-        self.points = prepare_points(store, indices, annotate)
+        self.points, self.annotate = prepare_points(store, indices, annotate), annotate
         self.resident: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -52,11 +52,17 @@ class TrainingSet(Dataset[dict[str, Any]]):
     def count_labels(self, kind: str | None) -> dict[str, int]:
         """Return how many labels a loss learns from: ``regions`` to outline for masks, else ``clicks``.
 
+        Empty where people labelled otherwise: masks at a few pixels, or points as strokes or areas.
+
         Args:
             kind: ``mask``, or anything else for points. A slice that points label as a whole took one click.
         """
+        labelled = self.indices[: len(self.points)]
         if kind == "mask":
-            return {"regions": sum(self.store.slices[i].regions for i in self.indices[: len(self.points)])}
+            slices = [self.store.slices[i] for i in labelled]
+            return {} if any(item.is_sparse for item in slices) else {"regions": sum(item.regions for item in slices)}
+        if not all(self.annotate.is_clicked(self.store, i) for i in labelled):
+            return {}
         counts = [int(np.count_nonzero(points != IGNORE)) for points in self.points]
         return {"clicks": sum(1 if count == self.points[0].size else count for count in counts)}
 

@@ -7,6 +7,7 @@ from cbseg.data import annotate
 from cbseg.data.annotate import PointAnnotator, prepare_points
 from cbseg.data.covid_a import find_scans
 from cbseg.data.scans import SliceData
+from cbseg.data.slice_sets import TrainingSet
 from cbseg.data.store import SliceStore, prepare
 from cbseg.errors import InputError
 from cbseg.points import IGNORE, sample_points
@@ -82,6 +83,14 @@ def test_a_class_that_does_not_exist_is_refused_in_a_whole_mask_that_is_the_anno
         PointAnnotator("known", 0, True, "background", 2)(drawn_in_part, 2)
     whole = PointAnnotator("known", 0, True, "background", 4)(drawn_in_part, 2)
     assert (whole == drawn_in_part.native_mask(2)).all()
+
+
+def test_peoples_annotation_that_is_no_clicks_is_not_counted_as_clicks(drawn_in_part):
+    annotate = PointAnnotator("known", 0, True, "background", 4)
+    assert [annotate.is_clicked(drawn_in_part, i) for i in range(4)] == [True, False, False, True]
+    counted = [TrainingSet(drawn_in_part, indices, annotate) for indices in ([0, 3], [0, 1], [2, 3])]
+    assert [one.count_labels("points") for one in counted] == [{"clicks": 3 + 1}, {}, {}]
+    assert [one.count_labels("mask") for one in counted] == [{}, {}, {"regions": 2}]
 
 
 def test_clicks_that_contradict_the_drawn_masks_are_counted(prepared, annotator, caplog):
