@@ -2,13 +2,14 @@
 
 ``python -m experiments.rival runs`` draws ``<data>-minutes.png`` and ``.pdf`` into ``runs/figures``, and prints the
 numbers; ``python -m cbseg.run experiment=covidA_rival`` trains what it needs. A loss is a line over runs with
-different ``data.labelled``, averaged over seeds.
+different ``data.labelled``, averaged over seeds. These label the same slices, so that the bands do not tell what a
+choice of others would change.
 """
 
 import argparse
+import logging
 import re
 from pathlib import Path
-from statistics import fmean
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,6 +20,9 @@ from cbseg.folds import pool_folds
 from cbseg.results import Result, find_results
 from experiments.ablation import rows_of
 from experiments.command_line import one_message, parse_with_runs
+from experiments.table_format import Cell
+
+log = logging.getLogger(__name__)
 
 SECONDS = {"clicks": (1, 3), "regions": (10, 15)}
 """What a click takes (Laradji et al. 2020, after Bearman et al. 2016), and the outline of a region."""
@@ -34,8 +38,10 @@ def minutes(result: Result) -> tuple[float, float]:
 def points(runs: Path, last: bool = False) -> pd.DataFrame:
     """Return a row for each data, line and number of labelled slices, in the order of time.
 
+    Those whose Dice is undefined in a seed are left out, with a message.
+
     Raises:
-        InputError: If there is no finished run that says how many labels it learned from.
+        InputError: If there is no finished run that says how many labels it learned from, or no Dice is defined.
     """
     results = {path: result for path, result in pool_folds(find_results(runs)).items() if result.labels}
     if not results:
@@ -43,14 +49,18 @@ def points(runs: Path, last: bool = False) -> pd.DataFrame:
     rows = []
     for data, by_row in rows_of(results).items():
         for name, seeds in by_row.items():
-            found = [results[path].of_last_epoch() if last else results[path] for path in seeds.values()]
-            dice = [result.test["dice"] for result in found]
-            known = [x for x in dice if x is not None]
-            low, high = minutes(found[0])
-            row = {"data": data, "line": re.sub(r" data\.labelled=\d+", "", name), "slices": found[0].split["train"]}
-            row |= {"minutes_low": low, "minutes_high": high, "seeds": len(known)}
-            if known:
-                rows.append(row | {"dice": fmean(known), "dice_low": min(known), "dice_high": max(known)})
+            found = {k: results[path].of_last_epoch() if last else results[path] for k, path in seeds.items()}
+            dice = Cell({k: result.test["dice"] for k, result in found.items()}, None)
+            if dice.mean is None:
+                log.warning("%s: Dice of %s is undefined in a seed; left out", data, name)
+                continue
+            first = next(iter(found.values()))
+            low, high = minutes(first)
+            row = {"data": data, "line": re.sub(r" data\.labelled=\d+", "", name), "slices": first.split["train"]}
+            row |= {"minutes_low": low, "minutes_high": high, "seeds": len(found)}
+            rows.append(row | {"dice": dice.mean, "dice_low": min(dice.known), "dice_high": max(dice.known)})
+    if not rows:
+        raise InputError(f"{runs}: no run has a defined Dice; test on masks with infection, or train longer")
     return pd.DataFrame(rows).sort_values(["data", "line", "minutes_low"], ignore_index=True)
 
 
@@ -71,7 +81,7 @@ def draw(data: str, found: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="minutes of annotation (1 to 3 s a click, 10 to 15 s a region)", ylabel="test Dice")
-    axes.set_title(f"{data}: numbers are slices; bands from the lowest to the highest seed", fontsize=9)
+    axes.set_title(f"{data}: numbers are slices; bands over seeds, lowest to highest, on the same slices", fontsize=9)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="lower right")
     return figure

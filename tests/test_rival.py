@@ -62,6 +62,16 @@ def test_runs_that_do_not_tell_their_labels_are_left_out_and_alone_refused(tmp_p
     assert rival.points(tmp_path)["line"].tolist() == ["full"]
 
 
+def test_a_dice_that_is_undefined_in_a_seed_is_left_out_with_a_message_and_alone_refused(tmp_path, caplog):
+    labelled(tmp_path, "pl", 5, 0.4)
+    labelled(tmp_path, "pl", 5, None, seed=1)
+    with pytest.raises(InputError, match="no run has a defined Dice"):
+        rival.points(tmp_path)
+    labelled(tmp_path, "full", 5, 0.5)
+    assert rival.points(tmp_path)["line"].tolist() == ["full"]
+    assert "Dice of pl is undefined in a seed; left out" in caplog.text
+
+
 def test_a_curve_goes_over_the_thresholds_and_through_what_was_tested(tmp_path):
     truth = torch.tensor([[1] * 10 + [0] * 30])
     log_odds = torch.cat([torch.linspace(-2, 5, 10), torch.linspace(-5, 1, 30)])[None]
