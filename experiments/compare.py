@@ -86,7 +86,7 @@ def scan_counts(result: Result) -> NDArray[np.float64]:
     rows = []
     for name in sorted(result.scans):
         scan = Counts.of_named(result.scans[name])
-        dice = scan.scores()["dice"].item()
+        dice = scan.own_dice().item()
         own = [0, 0] if np.isnan(dice) else [dice, 1]
         rows.append([*scan.pixels.ravel(), *scan.errors, scan.whole, scan.sparse, *scan.surface, *own])
     return np.array(rows, np.float64)

@@ -26,7 +26,7 @@ from PIL import Image
 from cbseg.data.reading import text_of
 from cbseg.drawing import legend, paint
 from cbseg.errors import InputError
-from cbseg.metrics import COUNTS, Counts, segmentation_scores
+from cbseg.metrics import Counts
 from cbseg.points import IGNORE, count_regions, is_infection
 from cbseg.results import Result, Setting, by_setting, read_results
 from cbseg.run_config import read_config
@@ -169,13 +169,9 @@ def chart(score: str, runs: list[Run]) -> dict[str, Any] | None:
 
 
 def scan_dice(run: Run) -> dict[str, float]:
-    """Compute test Dice of each scan, NaN where it is undefined; with several foreground classes their mean."""
+    """Compute each scan's own test Dice, NaN where it is undefined; see :meth:`cbseg.metrics.Counts.own_dice`."""
     scans = run.result.scans if run.result else {}
-    pixels = {scan: torch.tensor([counts[name] for name in COUNTS]) for scan, counts in scans.items()}
-    return {
-        scan: segmentation_scores(pixels[scan].reshape(len(COUNTS), -1), counts.get("sparse", 0))["dice"].item()
-        for scan, counts in scans.items()
-    }
+    return {scan: Counts.of_named(named).own_dice().item() for scan, named in scans.items()}
 
 
 def distribution(runs: list[Run]) -> list[dict[str, Any]]:

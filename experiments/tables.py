@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from cbseg.folds import pool_folds
-from cbseg.metrics import COUNTS, SURFACE_SCORES, segmentation_scores
+from cbseg.metrics import SURFACE_SCORES, Counts
 from cbseg.results import Result, Setting, by_setting, find_results
 from experiments.command_line import one_message, parse_with_runs
 from experiments.table_format import Cell, Table
@@ -108,7 +107,7 @@ def class_table(data: str, setting: Setting) -> Table | None:
         names = next(iter(runs.values())).class_names
         if len(names) < 2:
             return None
-        scores = {seed: [_scores_of(run, k) for k in range(len(names))] for seed, run in runs.items()}
+        scores = {seed: _class_scores(run) for seed, run in runs.items()}
         for k, name in enumerate(names):
             rows[f"{title}: {name}"] = {
                 column: Cell({seed: by_class[k][score] for seed, by_class in scores.items()}, None)
@@ -136,11 +135,10 @@ def surface_table(data: str, setting: Setting) -> Table | None:
     return Table(f"table_{data}_surface", caption, "Loss function", rows, DIGITS, with_paper=False)
 
 
-def _scores_of(run: Result, k: int) -> dict[str, float | None]:
-    """Return a run's scores of its foreground class ``k``, from 0; None where one is undefined."""
-    counts = torch.tensor([run.counts[name][k] for name in COUNTS])[:, None]
-    scores = segmentation_scores(counts, run.counts.get("sparse", 0))
-    return {name: None if score.isnan() else score.item() for name, score in scores.items()}
+def _class_scores(run: Result) -> list[dict[str, float | None]]:
+    """Return a run's scores of each foreground class; None where one is undefined."""
+    by_class = Counts.of_named(run.counts).class_scores()
+    return [{name: None if x.isnan() else x.item() for name, x in scores.items()} for scores in by_class]
 
 
 def _best(rows: dict[str, dict[str, Cell]], best_of: Callable[[Iterable[float]], float]) -> list[tuple[str, str]]:

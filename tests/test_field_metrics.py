@@ -98,6 +98,14 @@ def test_the_mean_dice_is_that_of_scans_with_infection_in_truth_or_prediction():
     assert score_scans({"healthy": scans["healthy"]})["test"]["dice_mean"] is None
 
 
+def test_a_scans_own_dice_is_the_mean_over_the_classes_that_it_or_its_prediction_holds():
+    right = Counts.of(torch.tensor([[1, 2, 0]]), torch.tensor([[1, 2, 0]]), 3)
+    without_2 = Counts.of(torch.tensor([[1, 1, 1, 0]]), torch.tensor([[0, 0, 1, 1]]), 3)
+    assert without_2.own_dice().item() == pytest.approx(2 / 5)
+    assert without_2.scores()["dice"].isnan()
+    assert score_scans({"right": right, "without 2": without_2})["test"]["dice_mean"] == pytest.approx((1 + 2 / 5) / 2)
+
+
 def test_counts_at_each_threshold_are_those_of_the_probability_cut_there():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 30, 20, generator=generator) * 3

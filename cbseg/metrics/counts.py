@@ -72,6 +72,17 @@ class Counts:
         scores = segmentation_scores(self.pixels, self.sparse) | counting_scores(self.errors, self.whole)
         return scores | (surface_scores(self.surface) if self.surface.any() else {})
 
+    def class_scores(self) -> list[dict[str, Tensor]]:
+        """Return ``SCORES`` of each foreground class alone, each a scalar, float64."""
+        return [segmentation_scores(pixels, self.sparse) for pixels in self.pixels.split(1, dim=1)]
+
+    def own_dice(self) -> Tensor:
+        """Return the mean of the classes' Dice, of those that truth or prediction holds; NaN if there is none.
+
+        Unlike the dataset's Dice it is defined where a scan lacks one of several classes. Shape: scalar, float64.
+        """
+        return torch.stack([scores["dice"] for scores in self.class_scores()]).nanmean()
+
     def undefined(self) -> dict[str, str]:
         """Return why scores are undefined, by name."""
         return undefined_scores(self.pixels, self.sparse)
@@ -92,14 +103,14 @@ def score_scans(scans: Mapping[str, Counts]) -> dict[str, Any]:
     """Return what a run's result says of a test set: ``test``, ``undefined``, ``counts`` and ``scans``.
 
     The scores are those of the sum over scans, None where they are undefined; ``dice_mean`` is the mean of the scans'
-    own Dice, without those where it is undefined, as neither truth nor prediction holds infection.
+    own Dice (:meth:`Counts.own_dice`), without those where neither truth nor prediction holds infection.
 
     Args:
         scans: Each scan's counts.
     """
     total = reduce(add, scans.values())
     scores = {name: score.item() for name, score in total.scores().items()}
-    scores["dice_mean"] = torch.stack([counts.scores()["dice"] for counts in scans.values()]).nanmean().item()
+    scores["dice_mean"] = torch.stack([counts.own_dice() for counts in scans.values()]).nanmean().item()
     return {
         "test": {name: None if math.isnan(score) else score for name, score in scores.items()},
         "undefined": total.undefined(),
