@@ -60,10 +60,11 @@ def _parts(title: str) -> list[str]:
 def by_numbers(text: str) -> list[str | float]:
     """Return a key by which texts are sorted with the numbers that keys are set to by size.
 
-    >>> sorted(["labelled=45", "labelled=5", "weight=0.3", "weight=0.05"], key=by_numbers)
-    ['labelled=5', 'labelled=45', 'weight=0.05', 'weight=0.3']
+    >>> sorted(["labelled=45", "labelled=5", "lr=0.001", "lr=1e-05", "lr=-1"], key=by_numbers)
+    ['labelled=5', 'labelled=45', 'lr=-1', 'lr=1e-05', 'lr=0.001']
     """
-    return [float(part) if k % 2 else part for k, part in enumerate(re.split(r"(?<==)(\d+(?:\.\d+)?)", text))]
+    number = r"(?<==)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+    return [float(part) if k % 2 else part for k, part in enumerate(re.split(number, text))]
 
 
 def ablation(data: str, rows: Rows, score: str, baseline: str | None = None) -> tuple[Table, pd.DataFrame]:
