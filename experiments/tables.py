@@ -29,6 +29,7 @@ LOSSES = {
     "cb_zoom": "CB(Flip, Rot, Zoom) + PL + CRF",
     "lcfcn": "LCFCN",
     "cb_lcfcn": "CB-LCFCN",
+    "cb_lcfcn_crf": "CB-LCFCN(Flip, Rot) + CRF",
 }
 COLUMNS = {
     "segmentation": {"dice": "Dice", "iou": "IoU", "ppv": "PPV", "sens": "Sens.", "spec": "Spec."},

@@ -32,7 +32,9 @@ def log_of(folder):
     return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0]}
 
 
-@pytest.mark.parametrize("loss", ["full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "cb_zoom", "lcfcn", "cb_lcfcn"])
+@pytest.mark.parametrize(
+    "loss", ["full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "cb_zoom", "lcfcn", "cb_lcfcn", "cb_lcfcn_crf"]
+)
 def test_a_run_leaves_a_whole_folder_behind(train, loss, caplog):
     folder = train(f"loss={loss}")
     assert folder.parts[-3:-1] == ("covidA", loss)
