@@ -26,7 +26,7 @@ from experiments.benchmarks.lcfcn import bench_lcfcn
 from experiments.benchmarks.store import bench_store
 from experiments.benchmarks.training import BATCH, GPU, SIZE, STEPS, WARM_UP, flops_per_image, matrix_rate, ours, plain
 
-LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "cb_zoom", "lcfcn", "cb_lcfcn")
+LOSSES = ("full", "pl", "cb_flip", "cb_fliprot", "cb_crf", "cb_zoom", "lcfcn", "cb_lcfcn", "cb_lcfcn_crf")
 PARTS = ("store", "training", "lcfcn", "prediction")
 
 
